@@ -1,0 +1,159 @@
+"""Text encoders and decoders with their own sequence-classification head."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers.utils.logging as transformers_logging
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from pipelines.backbones.base import Backbone, Encoding
+from pipelines.config import BackboneConfig
+from pipelines.errors import BackboneError
+from pipelines.weights import Weights, check_directory, resolve, weights_sha256
+
+
+class TextBackbone(Backbone):
+    """A transformers sequence classifier and its tokenizer.
+
+    Args:
+        model: with a head for C labels.
+        tokenizer: cuts at its `model_max_length`.
+        name: as in the config.
+        weights: where the files are.
+    """
+
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str, weights: Weights) -> None:
+        super().__init__(model, name, weights)
+        self.tokenizer = tokenizer
+
+    def encode(self, contents: Sequence[str]) -> list[Encoding]:
+        """Token ids of N texts, cut at the tokenizer's maximum length."""
+        if not contents:
+            return []
+        ids: list[list[int]] = self.tokenizer(
+            list(contents), truncation=True, return_attention_mask=False, return_token_type_ids=False
+        )["input_ids"]
+        return ids
+
+    def length(self, encoding: Encoding) -> int:
+        return len(encoding)
+
+    def collate(self, encodings: Sequence[Encoding]) -> dict[str, torch.Tensor]:
+        """Right-padded input_ids and attention_mask, both (B, T)."""
+        T = max(len(ids) for ids in encodings)
+        input_ids = torch.full((len(encodings), T), self.tokenizer.pad_token_id, dtype=torch.long)
+        mask = torch.zeros_like(input_ids)
+        for row, ids in enumerate(encodings):
+            input_ids[row, : len(ids)] = torch.tensor(ids)
+            mask[row, : len(ids)] = 1
+        return {"input_ids": input_ids, "attention_mask": mask}
+
+    def save(self, path: Path) -> None:
+        self.model.save_pretrained(path)
+        self.tokenizer.save_pretrained(path)
+
+
+def load_text_backbone(config: BackboneConfig, labels: Sequence[str], max_length: int, seed: int) -> TextBackbone:
+    """Load verified weights under a new head.
+
+    Args:
+        config: name, revision.
+        labels: C labels as the user wrote them, in class order.
+        max_length: tokens; longer texts are cut, and the saved tokenizer says so.
+        seed: of the head's initial weights.
+
+    Raises:
+        BackboneError: weights not found, not trusted, or without the hidden layers that the architecture needs.
+    """
+    weights = resolve(config)
+    torch.manual_seed(seed)
+    with _quiet():
+        model, report = _from_pretrained(
+            weights.path,
+            num_labels=len(labels),
+            id2label=dict(enumerate(labels)),
+            label2id={label: number for number, label in enumerate(labels)},
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
+    backbone = _with_tokenizer(model, config.name, weights)
+    heads = tuple(path + "." for path in backbone.head_paths)
+    missing = {
+        key if isinstance(key, str) else key[0] for name in ("missing_keys", "mismatched_keys") for key in report[name]
+    }
+    strange = sorted(key for key in missing if not key.startswith(heads))
+    if strange:
+        raise BackboneError(
+            f"{weights.path}: {len(strange)} weights of the hidden layers are missing or of another shape, such as "
+            f"{strange[0]!r}; the file does not fit its config.json"
+        )
+    limit = min(max_length, _positions(model, backbone.tokenizer))
+    backbone.tokenizer.model_max_length = limit
+    return backbone
+
+
+def load_saved_model(path: Path) -> TextBackbone:
+    """Load the `model/` of a run directory, its trained head included. Raises BackboneError."""
+    check_directory(path)
+    with _quiet():
+        model, report = _from_pretrained(path, output_loading_info=True)
+    if report["missing_keys"]:
+        raise BackboneError(f"{path}: the weight {sorted(report['missing_keys'])[0]!r} is missing")
+    return _with_tokenizer(model, str(path), Weights(path, None, weights_sha256(path)))
+
+
+def _from_pretrained(path: Path, **options: Any) -> tuple[PreTrainedModel, dict[str, Any]]:
+    try:
+        loaded: tuple[PreTrainedModel, dict[str, Any]] = AutoModelForSequenceClassification.from_pretrained(
+            path, dtype=torch.float32, use_safetensors=True, local_files_only=True, trust_remote_code=False, **options
+        )
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise BackboneError(f"{path}: cannot be loaded: {str(error).splitlines()[0]}") from None
+    return loaded
+
+
+def _with_tokenizer(model: PreTrainedModel, name: str, weights: Weights) -> TextBackbone:
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(weights.path, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise BackboneError(f"{weights.path}: the tokenizer cannot be loaded: {str(error).splitlines()[0]}") from None
+    if tokenizer.pad_token_id is None:  # decoders; padding is masked, so any known token serves
+        if tokenizer.eos_token is None:
+            raise BackboneError(f"{weights.path}: the tokenizer has neither a padding nor an end token")
+        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.padding_side = "right"
+    tokenizer.truncation_side = "right"
+    model.config.pad_token_id = tokenizer.pad_token_id
+    return TextBackbone(model, tokenizer, name, weights)
+
+
+def _positions(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
+    """How many tokens the model can take. RoBERTa's positions start behind the padding index."""
+    positions = getattr(model.config, "max_position_embeddings", None) or tokenizer.model_max_length
+    offset = model.config.pad_token_id + 1 if model.config.model_type in ("roberta", "xlm-roberta", "mpnet") else 0
+    return int(min(positions - offset, tokenizer.model_max_length))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bars and no report about the new head, which is what we asked for."""
+    level = transformers_logging.get_verbosity()
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
+        if bars:
+            transformers_logging.enable_progress_bar()

@@ -1,0 +1,44 @@
+"""The pretrained backbone's own embeddings: masked mean of its last hidden layer, nothing fine-tuned."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipelines.backbones import Backbone
+from pipelines.device import Precision
+from pipelines.durable import write_json
+from pipelines.errors import RunDirectoryError
+from pipelines.predict import embed
+from pipelines.records import FloatArray
+
+
+class EmbeddingFeatures:
+    """(N, D) dense.
+
+    Args:
+        backbone: pretrained, not fine-tuned.
+        precision: of its forward pass.
+    """
+
+    def __init__(self, backbone: Backbone, precision: Precision) -> None:
+        self.backbone = backbone
+        self.precision = precision
+
+    def fit(self, texts: Sequence[str]) -> None:
+        """Nothing to learn."""
+
+    def transform(self, texts: Sequence[str]) -> FloatArray:
+        return embed(self.backbone, self.backbone.encode(texts), self.precision)
+
+    def save(self, path: Path) -> None:
+        write_json(path / "backbone.json", {"name": self.backbone.name, "sha256": self.backbone.weights.sha256})
+
+    def load(self, path: Path) -> None:
+        saved = json.loads((path / "backbone.json").read_text(encoding="utf-8"))
+        if saved["sha256"] != self.backbone.weights.sha256:
+            raise RunDirectoryError(
+                f"{path}: its embeddings come from {saved['name']} with sha256 {saved['sha256']}, not from the "
+                f"given backbone with {self.backbone.weights.sha256}"
+            )

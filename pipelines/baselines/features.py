@@ -1,0 +1,23 @@
+"""The interface of text features."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+
+class Features(Protocol):
+    """Texts -> a matrix (N, F), dense or sparse."""
+
+    def fit(self, texts: Sequence[str]) -> None:
+        """Learn what depends on the training texts, such as a vocabulary. Labels are not seen."""
+
+    def transform(self, texts: Sequence[str]) -> Any:
+        """(N, F)."""
+
+    def save(self, path: Path) -> None:
+        """Write into an existing directory."""
+
+    def load(self, path: Path) -> None:
+        """Read what `save` wrote."""

@@ -1,0 +1,109 @@
+"""Logistic regression with regularisation and class weighting chosen by cross-validated macro-F1."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load_file, save_file
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
+from sklearn.model_selection import StratifiedGroupKFold
+
+from pipelines.baselines.features import Features
+from pipelines.durable import write_json
+from pipelines.metrics import macro_f1
+from pipelines.records import FloatArray, IntArray
+
+CS = tuple(float(c) for c in np.logspace(-2, 3, 6))  # inverse regularisation strength
+FOLDS = 5
+MAX_ITERATIONS = 500
+
+
+class LogisticRegressionBaseline:
+    """Multinomial logistic regression on some features.
+
+    Args:
+        features: learned from the training texts, without their labels.
+    """
+
+    def __init__(self, features: Features) -> None:
+        self.features = features
+        self.model = LogisticRegression()
+        self.classes = 0
+        self.details: dict[str, Any] = {}
+
+    def fit(self, texts: Sequence[str], targets: IntArray, groups: IntArray, classes: int, seed: int) -> None:
+        self.features.fit(texts)
+        X = self.features.transform(texts)
+        folds = _folds(targets, groups, seed)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            candidates = [_fit(X, targets, folds, weight) for weight in (None, "balanced")]
+        score, weight, search = max(candidates, key=lambda candidate: candidate[0])
+        self.classes = classes
+        self.model = _restore(search.coef_, search.intercept_, search.classes_)
+        self.details = {
+            "C": float(search.C_),
+            "class_weight": weight,
+            "cross_validated_macro_f1": score,
+            "folds": len(folds),
+            "features": int(X.shape[1]),
+        }
+
+    def predict_probabilities(self, texts: Sequence[str]) -> FloatArray:
+        probabilities = np.zeros((len(texts), self.classes))
+        probabilities[:, self.model.classes_] = self.model.predict_proba(self.features.transform(texts))
+        return probabilities
+
+    def save(self, path: Path) -> None:
+        path.mkdir(parents=True)
+        self.features.save(path)
+        arrays = {"coef": self.model.coef_, "intercept": self.model.intercept_, "classes": self.model.classes_}
+        save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, path / "model.safetensors")
+        write_json(path / "model.json", {"classes": self.classes, "details": self.details})
+
+    def load(self, path: Path) -> None:
+        self.features.load(path)
+        arrays = load_file(path / "model.safetensors")
+        self.model = _restore(arrays["coef"], arrays["intercept"], arrays["classes"])
+        values = json.loads((path / "model.json").read_text(encoding="utf-8"))
+        self.classes, self.details = values["classes"], values["details"]
+
+
+def _folds(targets: IntArray, groups: IntArray, seed: int) -> list[tuple[IntArray, IntArray]]:
+    """Stratified folds that keep groups together; as many as the rarest class has groups, at most FOLDS."""
+    rarest = min(len(set(groups[targets == c].tolist())) for c in np.unique(targets))
+    splitter = StratifiedGroupKFold(max(2, min(FOLDS, rarest)), shuffle=True, random_state=seed)
+    folds: list[tuple[IntArray, IntArray]] = list(splitter.split(np.zeros(len(targets)), targets, groups))
+    classes = len(np.unique(targets))
+    return [fold for fold in folds if len(fold[1]) and len(np.unique(targets[fold[0]])) == classes]
+
+
+def _fit(
+    X: Any, targets: IntArray, folds: list[tuple[IntArray, IntArray]], weight: str | None
+) -> tuple[float, str | None, LogisticRegressionCV]:
+    search = LogisticRegressionCV(
+        Cs=CS,
+        l1_ratios=(0.0,),
+        cv=folds,
+        scoring=_macro_f1_of,
+        class_weight=weight,
+        max_iter=MAX_ITERATIONS,
+        use_legacy_attributes=False,
+    ).fit(X, targets)
+    return float(search.scores_.mean(axis=0).max()), weight, search
+
+
+def _macro_f1_of(model: LogisticRegression, X: Any, targets: IntArray) -> float:
+    return macro_f1(targets, model.predict(X))
+
+
+def _restore(coef: FloatArray, intercept: FloatArray, classes: IntArray) -> LogisticRegression:
+    model = LogisticRegression()
+    model.coef_, model.intercept_, model.classes_ = coef, intercept, classes
+    return model

@@ -1,0 +1,258 @@
+"""RunConfig: what a user may set, with every default in this one place.
+
+One YAML file is one RunConfig. Unknown keys are refused, all problems are reported together, and the resolved
+config travels with the result.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+)
+
+from pipelines.errors import ConfigError
+
+EMBEDDED_BACKBONE = "sentence-transformers/all-MiniLM-L6-v2"
+Baseline = Literal[
+    "majority", "logistic-regression-manual", "logistic-regression-tfidf", "logistic-regression-embeddings"
+]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SplitFile(Section):
+    """A file, or the rows of a file in which every column of `where` has the given value."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
+
+    path: Path
+    where: dict[str, str] = {}
+
+
+def _as_split_file(value: Any) -> Any:
+    return {"path": value} if isinstance(value, str | Path) else value
+
+
+def _as_part(value: Any) -> Any:
+    """A file, a mapping, or a fraction; one message instead of one per member of the union."""
+    if isinstance(value, SplitFile | float):
+        return value
+    if isinstance(value, str | Path | dict):
+        try:
+            return SplitFile.model_validate(_as_split_file(value))
+        except ValidationError as error:
+            raise ValueError("; ".join(_problem(dict(detail)) for detail in error.errors())) from None
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if isinstance(value, float) and 0 < value < 1:
+        return value
+    raise ValueError("expected a file, a mapping {path, where}, or a fraction between 0 and 1")
+
+
+def _as_depth(value: Any) -> Any:
+    if value in ("none", "all") or (isinstance(value, int) and not isinstance(value, bool) and value >= 0):
+        return value
+    raise ValueError("expected none, all, or how many hidden layers to freeze (0 or more)")
+
+
+def _as_number_or_auto(value: Any) -> Any:
+    if value == "auto":
+        return value
+    try:
+        number = float(value) if not isinstance(value, bool) else 0.0
+    except (TypeError, ValueError):
+        number = 0.0
+    if math.isfinite(number) and number > 0:
+        return number
+    raise ValueError("expected auto or a number above 0")
+
+
+def _as_processes(value: Any) -> Any:
+    if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
+        return value
+    raise ValueError("expected auto or a number of processes, 1 or more")
+
+
+class DataConfig(Section):
+    train: Annotated[SplitFile, BeforeValidator(_as_split_file)]
+    validation: Annotated[SplitFile | float, BeforeValidator(_as_part)] = 0.1  # a file, or a share of training
+    test: Annotated[SplitFile | float, BeforeValidator(_as_part)] = 0.2  # a file, or a share of everything
+    text: str  # column that holds the content
+    label: str  # column that holds the class
+    id: str | None = None  # column; default: the row number
+    group: str | None = None  # column; items of one group never straddle two parts
+    slices: tuple[str, ...] = ()  # columns to report separately
+    max_train_items: PositiveInt | None = None  # training and validation together, after the test part is set aside
+    max_length: PositiveInt = 256  # tokens
+
+
+class BackboneConfig(Section):
+    name: str = EMBEDDED_BACKBONE  # embedded name, local directory, or hub name with a revision
+    revision: str | None = Field(default=None, pattern=r"^[0-9a-f]{40}$")  # commit on the hub
+    freeze: Annotated[int | Literal["none", "all"], BeforeValidator(_as_depth)] = 2
+
+
+class AdapterConfig(Section):
+    type: Literal["none", "lora"] = "none"
+    r: PositiveInt = 8
+    alpha: PositiveFloat = 16.0
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.05
+
+
+class TrainingConfig(Section):
+    epochs: PositiveInt = 3
+    batch_size: PositiveInt = 32  # effective: over all processes and accumulation steps
+    accumulation: PositiveInt = 1  # forward passes per optimizer step and process
+    learning_rate: Annotated[float | Literal["auto"], BeforeValidator(_as_number_or_auto)] = "auto"
+    warmup_frac: Annotated[float, Field(ge=0, lt=1)] = 0.1  # of all optimizer steps, then linear decay to 0
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    max_grad_norm: PositiveFloat = 1.0
+    class_weights: Literal["auto", "balanced", "none"] = "auto"  # auto: balanced when classes are uneven
+    patience: PositiveInt | None = None  # epochs without a better validation macro-F1 before stopping
+    checkpoint_steps: PositiveInt | None = None  # default: a checkpoint after every epoch
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    processes: Annotated[int | Literal["auto"], BeforeValidator(_as_processes)] = "auto"
+    trackers: tuple[Literal["tensorboard"], ...] = ("tensorboard",)
+
+
+class EvaluationConfig(Section):
+    metric: Literal["macro_f1"] = "macro_f1"
+    bootstrap: Annotated[int, Field(ge=100)] = 1000  # resamples
+    min_gain: Annotated[float, Field(ge=0, lt=1)] = 0.02  # macro-F1 that makes fine-tuning worth it
+    positive: str | None = None  # class that binary ROC-AUC and PR-AUC refer to; default: the rarer one
+
+
+class RunConfig(Section):
+    task: Literal["text-classification"]
+    data: DataConfig
+    backbone: BackboneConfig = BackboneConfig()
+    adapter: AdapterConfig = AdapterConfig()
+    training: TrainingConfig = TrainingConfig()
+    baselines: tuple[Baseline, ...] = get_args(Baseline)
+    evaluation: EvaluationConfig = EvaluationConfig()
+    output: Path = Path("runs/run")
+
+    def to_yaml(self) -> str:
+        return yaml.safe_dump(self.model_dump(mode="json", exclude_none=True), sort_keys=False, allow_unicode=True)
+
+
+def auto_learning_rate(frozen_share: float, lora: bool) -> float:
+    """The default learning rate for a share of frozen hidden layers, between 0 (none) and 1 (head only).
+
+    The best rate rises with depth. Measured on 2,000 EDOS texts with MiniLM (6 layers), macro-F1 on validation:
+    0 layers 1e-4, 3 layers 2e-4, 4 layers 3e-4, 5 layers 1e-3; interpolated on a log scale between those.
+    """
+    shares = (0.0, 1 / 2, 2 / 3, 5 / 6, 1.0)
+    rates = (1e-4, 2e-4, 3e-4, 1e-3, 1e-3)
+    position = next(i for i in range(1, len(shares)) if frozen_share <= shares[i] or i == len(shares) - 1)
+    low, high = shares[position - 1], shares[position]
+    weight = (frozen_share - low) / (high - low)
+    rate = math.exp((1 - weight) * math.log(rates[position - 1]) + weight * math.log(rates[position]))
+    return float(f"{rate * (LORA_RATE_FACTOR if lora else 1):.2g}")
+
+
+LORA_RATE_FACTOR = 5.0
+
+
+def load_config(path: Path, overrides: Iterable[str] = ()) -> RunConfig:
+    """Read a YAML file, apply `key=value` overrides, validate.
+
+    Args:
+        path: the YAML file.
+        overrides: dotted keys with YAML values, such as `training.epochs=5`.
+
+    Raises:
+        ConfigError: with every problem on a line of its own.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such config file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read as UTF-8 text: {error}") from None
+    try:
+        raw = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path}: expected a mapping with the keys task and data, found {_name(raw)}")
+    for override in overrides:
+        _apply(raw, override)
+    return parse_config(raw, str(path))
+
+
+def parse_config(raw: dict[str, Any], source: str = "config") -> RunConfig:
+    """Validate a mapping. Raises ConfigError with every problem on a line of its own."""
+    try:
+        return RunConfig.model_validate(raw)
+    except ValidationError as error:
+        problems = [_problem(dict(detail)) for detail in error.errors()]
+    count = "a problem" if len(problems) == 1 else f"{len(problems)} problems"
+    raise ConfigError(f"{source} has {count}:\n" + "\n".join(f"  {problem}" for problem in problems))
+
+
+def _apply(raw: dict[str, Any], override: str) -> None:
+    key, separator, value = override.partition("=")
+    if not separator or not key:
+        raise ConfigError(f"--set {override}: expected KEY=VALUE, such as training.epochs=5")
+    *parents, last = key.split(".")
+    section = raw
+    for parent in parents:
+        child = section.get(parent)
+        if isinstance(child, str) and parent in ("train", "validation", "test"):
+            child = {"path": child}
+        section[parent] = child if isinstance(child, dict) else {}
+        section = section[parent]
+    try:
+        section[last] = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise ConfigError(f"--set {override}: the value is not valid YAML; put it in quotes") from None
+
+
+def _problem(detail: dict[str, Any]) -> str:
+    location = [str(part) for part in detail["loc"]]
+    key = ".".join(location)
+    if detail["type"] == "missing":
+        return f"{key}: missing; it has no default"
+    if detail["type"] == "extra_forbidden":
+        return f"{key}: unknown key{_suggestion(location)}"
+    message = detail["msg"].removeprefix("Value error, ")
+    return f"{key}: {message}; found {_name(detail['input'])}"
+
+
+def _suggestion(location: list[str]) -> str:
+    model: Any = RunConfig
+    for part in location[:-1]:
+        annotation = model.model_fields[part].annotation if part in getattr(model, "model_fields", {}) else None
+        model = next((a for a in (annotation, *get_args(annotation)) if hasattr(a, "model_fields")), None)
+    if model is None:
+        return ""
+    known = list(model.model_fields)
+    close = difflib.get_close_matches(location[-1], known, n=1)
+    if close:
+        return f". Did you mean {'.'.join([*location[:-1], close[0]])}?"
+    return f". Known here: {', '.join(known)}"
+
+
+def _name(value: Any) -> str:
+    text = "nothing" if value is None else repr(value)
+    if isinstance(value, bool):
+        text += " (YAML reads yes, no, on and off as true or false: put the word in quotes)"
+    return text if len(text) <= 120 else text[:117] + "..."

@@ -1,0 +1,279 @@
+"""Files -> checked items -> splits that share no duplicate and no group. All before anything is learned.
+
+The order is a contract: given parts are honoured and a given test part is never changed; duplicates and groups are found;
+what a later part shares with an earlier one (test, then validation, then training) is dropped and counted; the test fraction
+is cut; `max_train_items` bounds what is not test; the validation fraction comes out of those.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from datasets import Dataset, concatenate_datasets
+from sklearn.utils import resample
+
+from pipelines.config import DataConfig, SplitFile
+from pipelines.duplicates import exact_groups, group_items, number_by
+from pipelines.errors import DataError
+from pipelines.records import IntArray, Splits, column
+from pipelines.tables import Row, Table, read_table
+
+MIN_PER_CLASS = 5  # examples of every class outside a given test part
+
+
+def load_splits(config: DataConfig, seed: int) -> Splits:
+    """Read, check and split.
+
+    Args:
+        config: columns, files and fractions.
+        seed: of every random choice made here.
+
+    Raises:
+        DataError: with file, line, what was expected and found, and what to do.
+    """
+    given = {
+        name: part for name in ("test", "validation", "train") if isinstance(part := getattr(config, name), SplitFile)
+    }
+    parts = {name: read_items(part, config) for name, part in given.items()}
+    _check_classes(parts, config)
+
+    items = concatenate_datasets([part.add_column("part", [name] * len(part)) for name, part in parts.items()])
+    exact = exact_groups(column(items, "text"))
+    keys = [column(items, "group")] if config.group else []
+    groups = group_items(column(items, "text"), keys)
+    items = items.remove_columns("group").add_column("group", groups)
+    counts = {f"read_{name}": len(part) for name, part in parts.items()} | _duplicate_counts(items, exact)
+
+    chosen = _without_leaks(items, counts)
+    rng_seed = np.random.SeedSequence(seed).generate_state(3)
+    pool = chosen["train"]
+    if not isinstance(config.test, SplitFile):
+        pool, chosen["test"] = _cut(items, pool, config.test, int(rng_seed[0]))
+    pool = _limit(items, pool, config.max_train_items, int(rng_seed[1]), counts)
+    if not isinstance(config.validation, SplitFile):
+        pool, chosen["validation"] = _cut(items, pool, config.validation, int(rng_seed[2]))
+    chosen["train"] = pool
+
+    train, validation, test = (
+        items.select(np.sort(chosen[name])).remove_columns("part") for name in ("train", "validation", "test")
+    )
+    counts |= {"train": len(train), "validation": len(validation), "test": len(test)}
+    splits = Splits(train, validation, test, tuple(sorted(set(column(train, "label")))), counts)
+    _check_splits(splits, config)
+    return splits
+
+
+# ---- reading
+
+
+def read_items(part: SplitFile, config: DataConfig) -> Dataset:
+    """The rows of one part as a Dataset with text, label, id, group, line and the slice columns.
+
+    Raises:
+        DataError: for a missing column, an empty text or label, or no rows.
+    """
+    table = read_table(part.path)
+    named = [
+        ("data.text", config.text),
+        ("data.label", config.label),
+        ("data.id", config.id),
+        ("data.group", config.group),
+    ]
+    named += [("data.slices", column) for column in config.slices] + [("where", column) for column in part.where]
+    require_columns(table, [(key, column) for key, column in named if column is not None])
+
+    rows = [row for row in table.rows if _matches(row, part.where)]
+    if not rows:
+        condition = f" with {part.where}" if part.where else " below the header"
+        raise DataError(part.path, f"expected rows{condition}, found none")
+    texts = _texts(table, rows, config.text)
+    labels = _labels(table, rows, config.label)
+    return Dataset.from_dict(
+        {
+            "text": texts,
+            "label": labels,
+            "id": [_word(row.values.get(config.id)) if config.id else str(row.line) for row in rows],
+            "group": [_word(row.values.get(config.group)) if config.group else "" for row in rows],
+            "line": [row.line for row in rows],
+        }
+        | {column: [_word(row.values.get(column)) for row in rows] for column in config.slices}
+    )
+
+
+def require_columns(table: Table, wanted: Sequence[tuple[str, str]]) -> None:
+    """Check that a table has the columns that config keys name. Raises DataError with the nearest name."""
+    for key, column in wanted:
+        if column in table.columns:
+            continue
+        close = difflib.get_close_matches(column, table.columns, n=1, cutoff=0.5)
+        guess = close[0] if close else _likely(key, table.columns)
+        hint = f". Did you mean `{key}: {guess}`?" if guess else ""
+        raise DataError(table.path, f"no column {column!r} ({key}); columns found: {', '.join(table.columns)}{hint}")
+
+
+def _likely(key: str, columns: list[str]) -> str | None:
+    usual = {
+        "data.text": ("text", "tweet", "content", "sentence", "body", "message", "caption", "description", "review"),
+        "data.label": ("label", "class", "category", "target", "intent", "y"),
+    }
+    return next((c for word in usual.get(key, ()) for c in columns if word in c.casefold()), None)
+
+
+def _matches(row: Row, where: dict[str, str]) -> bool:
+    return all(_word(row.values.get(column)) == value for column, value in where.items())
+
+
+def _word(value: Any) -> str:
+    """A cell as the user wrote it."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value)
+
+
+def _texts(table: Table, rows: list[Row], column: str) -> list[str]:
+    wrong = [row for row in rows if not isinstance(row.values.get(column), str)]
+    if wrong:
+        found = type(wrong[0].values.get(column)).__name__.replace("NoneType", "nothing")
+        raise _row_error(table, wrong, f"expected text in column {column!r}, found {found}")
+    empty = [row for row in rows if not row.values[column].strip()]
+    if empty:
+        raise _row_error(table, empty, f"the text in column {column!r} is empty; fill it or remove the row")
+    return [row.values[column] for row in rows]
+
+
+def _labels(table: Table, rows: list[Row], column: str) -> list[str]:
+    empty = [row for row in rows if not _word(row.values.get(column)).strip()]
+    if empty:
+        raise _row_error(table, empty, f"the label in column {column!r} is empty; fill it or remove the row")
+    return [_word(row.values[column]) for row in rows]
+
+
+def _row_error(table: Table, rows: list[Row], message: str) -> DataError:
+    others = f" ({len(rows) - 1} more such rows)" if len(rows) > 1 else ""
+    return DataError(table.path, message + others, rows[0].line, unit=table.unit)
+
+
+# ---- checks
+
+
+def _check_classes(parts: dict[str, Dataset], config: DataConfig) -> None:
+    """Classes in what is not test: more than one, none too rare; the test part holds no other."""
+    counts = Counter(column(parts["train"], "label"))
+    path = config.train.path
+    if len(counts) == 1:
+        raise DataError(
+            path, f"expected at least two classes in column {config.label!r}, found only {next(iter(counts))!r}"
+        )
+    rare = sorted((number, label) for label, number in counts.items() if number < MIN_PER_CLASS)
+    if rare:
+        names = ", ".join(f"{label!r} ({number})" for number, label in rare[:5])
+        more = f" and {len(rare) - 5} more" if len(rare) > 5 else ""
+        raise DataError(
+            path,
+            f"expected at least {MIN_PER_CLASS} examples of every class, found {names}{more}; add examples, "
+            "merge the class into another or remove it"
+            + (f". Is {config.label!r} the label column?" if len(rare) > 5 else ""),
+        )
+    for name in ("validation", "test"):
+        for label, line in (
+            zip(column(parts[name], "label"), column(parts[name], "line"), strict=True) if name in parts else ()
+        ):
+            if label not in counts:
+                source: SplitFile = getattr(config, name)
+                raise DataError(
+                    source.path,
+                    f"the label {label!r} does not occur in the training part (labels there: {_listed(list(counts))}); "
+                    "add training examples of it or remove the row",
+                    line,
+                )
+
+
+def _check_splits(splits: Splits, config: DataConfig) -> None:
+    missing = sorted(set(column(splits.test, "label")) - set(splits.labels))
+    if missing:
+        raise DataError(
+            config.train.path,
+            f"no training example of {_listed(missing)} is left after splitting; add examples, raise data.max_train_items, "
+            "or check data.group",
+        )
+    if len(splits.labels) < 2:
+        raise DataError(
+            config.train.path,
+            "fewer than two classes are left for training after duplicates of the test part were dropped",
+        )
+    for name, part in (("validation", splits.validation), ("test", splits.test)):
+        if not len(part):
+            raise DataError(config.train.path, f"no item is left for the {name} part; add data or give a {name} file")
+
+
+def _listed(labels: list[str]) -> str:
+    shown = ", ".join(repr(label) for label in labels[:8])
+    return shown + (f" and {len(labels) - 8} more" if len(labels) > 8 else "")
+
+
+# ---- splitting
+
+
+def _duplicate_counts(items: Dataset, exact: IntArray) -> dict[str, int]:
+    labels = number_by(column(items, "label"))
+    texts = len(set(exact.tolist()))
+    texts_with_labels = len(set(zip(exact.tolist(), labels.tolist(), strict=True)))
+    return {
+        "exact_duplicates": len(items) - texts,
+        "texts_with_contradicting_labels": len(
+            [
+                n
+                for n in Counter(text for text, _ in set(zip(exact.tolist(), labels.tolist(), strict=True))).values()
+                if n > 1
+            ]
+        )
+        if texts_with_labels > texts
+        else 0,
+        "groups": len(set(column(items, "group"))),
+    }
+
+
+def _without_leaks(items: Dataset, counts: dict[str, int]) -> dict[str, IntArray]:
+    """Positions of each given part, less the items whose group an earlier part holds."""
+    part = np.array(column(items, "part"))
+    groups = np.array(column(items, "group"))
+    chosen: dict[str, IntArray] = {}
+    taken = np.zeros(len(items), dtype=bool)
+    for name in ("test", "validation", "train"):
+        own = part == name
+        leaks = own & np.isin(groups, groups[taken])
+        if name != "test":
+            counts[f"dropped_from_{name}"] = int(leaks.sum())
+        chosen[name] = np.flatnonzero(own & ~leaks)
+        taken |= own
+    return chosen
+
+
+def _cut(items: Dataset, pool: IntArray, fraction: float, seed: int) -> tuple[IntArray, IntArray]:
+    """Cut a stratified fraction off the pool, whole groups only. A group's stratum is the set of its labels."""
+    groups = np.array(column(items, "group"))[pool]
+    labels = np.array(column(items, "label"))[pool]
+    members: dict[int, set[str]] = {}
+    for group, label in zip(groups.tolist(), labels.tolist(), strict=True):
+        members.setdefault(group, set()).add(label)
+    strata = number_by([tuple(sorted(names)) for names in members.values()])
+    size = max(1, round(fraction * len(members)))
+    cut = resample(list(members), replace=False, n_samples=size, stratify=strata, random_state=seed)
+    inside = np.isin(groups, cut)
+    return pool[~inside], pool[inside]
+
+
+def _limit(items: Dataset, pool: IntArray, most: int | None, seed: int, counts: dict[str, int]) -> IntArray:
+    """At most `most` items, stratified by label."""
+    if most is None or len(pool) <= most:
+        return pool
+    counts["left_out_by_max_train_items"] = len(pool) - most
+    labels = np.array(column(items, "label"))[pool]
+    kept: IntArray = resample(pool, replace=False, n_samples=most, stratify=labels, random_state=seed)
+    return kept

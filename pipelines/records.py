@@ -1,0 +1,129 @@
+"""What passes between stages: splits, scores, and the events of a run."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+from numpy.typing import NDArray
+
+IntArray = NDArray[np.int64]
+FloatArray = NDArray[np.float64]
+
+
+def column(items: Dataset, name: str) -> list[Any]:
+    """One column as a plain list (indexing a Dataset gives a lazy one, a thousand times slower to walk)."""
+    values: list[Any] = items.select_columns(name)[:][name]
+    return values
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Items in three parts that share no duplicate and no group.
+
+    Each part has the columns `text`, `label` (the user's word), `id`, `group` (group number), `line` and one
+    column per slice. `counts` says what was read, grouped and dropped, for the report.
+    """
+
+    train: Dataset
+    validation: Dataset
+    test: Dataset
+    labels: tuple[str, ...]
+    counts: dict[str, int]
+
+    def targets(self, part: Dataset) -> IntArray:
+        """Class numbers of a part, (N,)."""
+        index = {label: number for number, label in enumerate(self.labels)}
+        return np.array([index[label] for label in column(part, "label")], dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class SystemScore:
+    """One system on the test part.
+
+    Attributes:
+        name: such as `fine-tuned` or `logistic-regression-tfidf`.
+        probabilities: (N, C), rows sum to 1, on the test part.
+        validation_macro_f1: what choices are made on.
+        train_seconds: see the report contract; 0.0 where nothing is trained.
+        items_per_second: from text to probabilities, on the test part.
+        size_bytes: on disk.
+        details: what was chosen, such as regularisation, for the report.
+    """
+
+    name: str
+    probabilities: FloatArray
+    validation_macro_f1: float
+    train_seconds: float
+    items_per_second: float
+    size_bytes: int
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened in a run. Callers print it, store it or list it."""
+
+    def to_json(self) -> dict[str, Any]:
+        values = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(self).items()}
+        return {"event": type(self).__name__.lower(), **values}
+
+
+@dataclass(frozen=True)
+class Stage(Event):
+    """A stage begins; `message` is for people."""
+
+    name: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Step(Event):
+    """One optimizer step. `loss` is the class-weighted mean over the global batch; times in seconds."""
+
+    step: int
+    total_steps: int
+    epoch: float
+    loss: float
+    learning_rate: float
+    items_per_second: float
+    remaining_s: float
+
+
+@dataclass(frozen=True)
+class Validation(Event):
+    """The validation part was scored; `best` says whether this is the best macro-F1 so far."""
+
+    step: int
+    epoch: float
+    loss: float
+    accuracy: float
+    macro_f1: float
+    best: bool
+
+
+@dataclass(frozen=True)
+class Checkpoint(Event):
+    """A checkpoint is complete on disk."""
+
+    step: int
+
+
+@dataclass(frozen=True)
+class Scored(Event):
+    """A system was scored on the test part."""
+
+    name: str
+    accuracy: float
+    macro_f1: float
+
+
+@dataclass(frozen=True)
+class Finished(Event):
+    """The run directory is complete."""
+
+    path: Path
+    sentence: str

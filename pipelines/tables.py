@@ -1,0 +1,308 @@
+"""Read and write tables: CSV, TSV, JSONL and Parquet (text formats also `.gz`), and saved `datasets` folders.
+
+Reading is strict: what cannot be read without guessing is a DataError with file, line and column.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, NoReturn
+
+import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines.errors import DataError
+
+FORMATS = ".csv, .tsv, .jsonl (each also .gz), .parquet, or a folder saved by datasets"
+csv.field_size_limit(64 * 2**20)  # characters; the default of 131,072 refuses long articles
+
+
+@dataclass(frozen=True)
+class Row:
+    """One record and where it stands: a 1-based line of a text file, or row of a binary one."""
+
+    line: int
+    values: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Columns and a stream of rows. `rows` can be read once."""
+
+    path: Path
+    columns: list[str]
+    rows: Iterator[Row]
+    unit: str  # what Row.line counts, "line" or "row"
+
+
+def table_format(path: Path) -> str:
+    """`csv`, `tsv`, `jsonl`, `parquet` or `dataset`. Raises DataError for anything else."""
+    if path.is_dir():
+        return "dataset"
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    last = suffixes[-2] if suffixes[-1:] == [".gz"] and len(suffixes) > 1 else "".join(suffixes[-1:])
+    formats = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
+    found = formats.get(last)
+    if found is None or (found == "parquet" and suffixes[-1] == ".gz"):
+        raise DataError(path, f"unknown format {''.join(suffixes[-2:]) or '(no suffix)'!r}; expected {FORMATS}")
+    return found
+
+
+def read_table(path: Path) -> Table:
+    """Open a table. Raises DataError when it is missing, empty, or not what its name says; rows raise later."""
+    if not path.exists():
+        raise DataError(path, "no such file; paths are relative to the working directory")
+    readers: dict[str, Callable[[Path], Table]] = {
+        "csv": lambda p: _read_delimited(p, ","),
+        "tsv": lambda p: _read_delimited(p, "\t"),
+        "jsonl": _read_jsonl,
+        "parquet": _read_parquet,
+        "dataset": _read_dataset,
+    }
+    return readers[table_format(path)](path)
+
+
+# ---- text formats
+
+
+def _open_binary(path: Path) -> BinaryIO:
+    return gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb")  # type: ignore[return-value]
+
+
+def _lines(path: Path) -> Iterator[str]:
+    """Decoded lines with their line ends; the place of an undecodable byte is known."""
+    number = 0
+    try:
+        with _open_binary(path) as file:
+            for number, raw in enumerate(file, start=1):
+                if number == 1:
+                    raw = _without_mark(path, raw)
+                yield _decode(path, raw, number)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise DataError(
+            path, f"the gzip data is damaged or cut off ({error}); copy the file again", number + 1
+        ) from None
+    except OSError as error:
+        raise DataError(path, f"cannot be read: {error.strerror or error}") from None
+
+
+def _without_mark(path: Path, raw: bytes) -> bytes:
+    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise DataError(path, "expected UTF-8, found UTF-16; save the file as UTF-8", 1, 1)
+    return raw.removeprefix(b"\xef\xbb\xbf")
+
+
+def _decode(path: Path, raw: bytes, number: int) -> str:
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        column = len(raw[: error.start].decode("utf-8")) + 1
+        found = f"expected UTF-8 text, found the byte 0x{raw[error.start]:02x}"
+        raise DataError(path, f"{found}; save the file as UTF-8", number, column) from None
+    if "\0" in text:
+        raise DataError(path, "expected text, found a null byte; is this a binary file?", number, text.index("\0") + 1)
+    return text
+
+
+def _read_delimited(path: Path, delimiter: str) -> Table:
+    reader = csv.reader(_lines(path), delimiter=delimiter, strict=True)
+    header = _next_record(path, reader)
+    if header is None:
+        raise DataError(path, "the file is empty; expected a first line with column names")
+    columns = [name.strip() for name in header]
+    if "" in columns:
+        raise DataError(path, f"column {columns.index('') + 1} has no name; give every column one", 1)
+    doubled = sorted({name for name in columns if columns.count(name) > 1})
+    if doubled:
+        raise DataError(path, f"the column name {doubled[0]!r} stands twice; rename one of them", 1)
+    return Table(path, columns, _delimited_rows(path, reader, columns), "line")
+
+
+def _delimited_rows(path: Path, reader: Any, columns: list[str]) -> Iterator[Row]:
+    while True:
+        line = reader.line_num + 1
+        record = _next_record(path, reader)
+        if record is None:
+            return
+        if not record:  # a blank line
+            continue
+        if len(record) != len(columns):
+            raise DataError(
+                path,
+                f"expected {len(columns)} fields as in the header, found {len(record)}; "
+                "put quotes around text that holds the separator",
+                line,
+            )
+        yield Row(line, dict(zip(columns, record, strict=True)))
+
+
+def _next_record(path: Path, reader: Any) -> list[str] | None:
+    try:
+        record: list[str] = next(reader)
+    except StopIteration:
+        return None
+    except csv.Error as error:
+        raise DataError(
+            path, f"not a valid record: {error}; quotes inside a quoted text must be doubled", reader.line_num
+        ) from None
+    return record
+
+
+def _read_jsonl(path: Path) -> Table:
+    rows = _jsonl_rows(path)
+    first = next(rows, None)
+    if first is None:
+        raise DataError(path, "the file is empty; expected one JSON object per line")
+
+    def all_rows() -> Iterator[Row]:
+        yield first
+        yield from rows
+
+    return Table(path, list(first.values), all_rows(), "line")
+
+
+def _jsonl_rows(path: Path) -> Iterator[Row]:
+    for number, line in enumerate(_lines(path), start=1):
+        if line.strip():
+            yield Row(number, _json_object(path, line, number))
+
+
+def _json_object(path: Path, line: str, number: int) -> dict[str, Any]:
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        values = dict(pairs)
+        if len(values) < len(pairs):
+            names = [name for name, _ in pairs]
+            doubled = next(name for name in names if names.count(name) > 1)
+            raise DataError(path, f"the key {doubled!r} stands twice in one object", number)
+        return values
+
+    def no_constant(name: str) -> NoReturn:
+        raise DataError(path, f"{name} is not JSON; use null or a number", number)
+
+    try:
+        value = json.loads(line, object_pairs_hook=unique, parse_constant=no_constant)
+    except json.JSONDecodeError as error:
+        raise DataError(
+            path, f"not valid JSON: {error.msg}; expected one object per line", number, error.colno
+        ) from None
+    except RecursionError:
+        raise DataError(path, "the JSON is nested too deeply; expected one flat object per line", number) from None
+    if not isinstance(value, dict):
+        raise DataError(path, f"expected a JSON object, found {type(value).__name__}", number, 1)
+    return value
+
+
+# ---- binary formats
+
+
+def _read_parquet(path: Path) -> Table:
+    try:
+        file = pq.ParquetFile(path)
+        columns = list(file.schema_arrow.names)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(path, f"not a readable Parquet file: {str(error).splitlines()[0]}") from None
+
+    def rows() -> Iterator[Row]:
+        number = 0
+        try:
+            for batch in file.iter_batches(batch_size=1024):
+                for values in batch.to_pylist():
+                    number += 1
+                    yield Row(number, values)
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(path, f"damaged Parquet data: {error}", number + 1, unit="row") from None
+
+    return Table(path, columns, rows(), "row")
+
+
+def _read_dataset(path: Path) -> Table:
+    try:
+        dataset = datasets.load_from_disk(str(path))
+    except (FileNotFoundError, ValueError, pa.ArrowException) as error:
+        raise DataError(path, f"not a folder saved by datasets ({error}); expected {FORMATS}") from None
+    if isinstance(dataset, datasets.DatasetDict):
+        parts = ", ".join(f"{path / name}" for name in dataset)
+        raise DataError(path, f"holds several parts; name one of them: {parts}")
+    names = {c: f.int2str for c, f in dataset.features.items() if isinstance(f, datasets.ClassLabel)}
+
+    def as_written(values: dict[str, Any]) -> dict[str, Any]:
+        return {c: names[c](v) if c in names and v is not None else v for c, v in values.items()}
+
+    rows = (Row(number, as_written(values)) for number, values in enumerate(dataset, start=1))
+    return Table(path, list(dataset.column_names), rows, "row")
+
+
+# ---- writing
+
+
+def write_table(path: Path, format: str, columns: list[str], rows: Iterable[dict[str, Any]]) -> int:
+    """Write rows to `path` and return how many there were.
+
+    Args:
+        path: a new file; a name that ends in .gz is compressed.
+        format: `csv`, `tsv`, `jsonl` or `parquet`. CSV cells that a spreadsheet would run as a formula get a leading
+            apostrophe (see `inert`); JSONL is the lossless format.
+        columns: of every row, in order.
+        rows: mappings; nested values are JSON text in CSV and TSV.
+    """
+    if format == "parquet":
+        return _write_parquet(path, columns, rows)
+    count = 0
+    with _open_text_for_writing(path) as file:
+        delimited = csv.writer(file, delimiter="\t" if format == "tsv" else ",", lineterminator="\n")
+        if format != "jsonl":
+            delimited.writerow([inert(column) for column in columns])
+        for count, row in enumerate(rows, start=1):
+            if format == "jsonl":
+                file.write(json.dumps({c: row[c] for c in columns}, ensure_ascii=False, default=str) + "\n")
+            else:
+                delimited.writerow([_cell(row[column]) for column in columns])
+    return count
+
+
+def inert(cell: str) -> str:
+    """A cell that a spreadsheet shows instead of running (CWE-1236): numbers stay, formula starts are quoted."""
+    start = cell.lstrip(" \u3000")[:1]
+    if start not in ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠") or not start:
+        return cell
+    try:
+        float(cell)
+    except ValueError:
+        return "'" + cell
+    return cell
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return inert(value)
+    if isinstance(value, dict | list):
+        return json.dumps(value, ensure_ascii=False, default=str)
+    return str(value)
+
+
+def _open_text_for_writing(path: Path) -> io.TextIOWrapper:
+    raw: Any = gzip.GzipFile(path, "wb", mtime=0) if path.name.endswith(".gz") else path.open("wb")
+    return io.TextIOWrapper(raw, encoding="utf-8", newline="")
+
+
+def _write_parquet(path: Path, columns: list[str], rows: Iterable[dict[str, Any]]) -> int:
+    values: dict[str, list[Any]] = {column: [] for column in columns}
+    for row in rows:
+        for column in columns:
+            values[column].append(row[column])
+    try:
+        table = pa.table({column: pa.array(items) for column, items in values.items()})
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise DataError(path, f"a column mixes types and Parquet cannot hold that ({error}); write .jsonl") from None
+    pq.write_table(table, path)
+    return int(table.num_rows)

@@ -1,0 +1,69 @@
+"""The cut: which part of a backbone is frozen, and what frozen means.
+
+Frozen parameters get no gradient, and frozen modules are in eval mode always: dropout below the cut would make the trunk
+something else than a pure function of the content.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import nn
+
+from pipelines.backbones import Backbone
+from pipelines.errors import ConfigError
+
+Freeze = int | Literal["none", "all"]
+
+
+class Trunk:
+    """The frozen part of a backbone.
+
+    Args:
+        backbone: its model's parameters are frozen here, in place.
+        freeze: `none` trains everything; N freezes the embeddings, what all layers share, and the first N hidden
+            layers; `all` (the same as N = L) leaves the head.
+
+    Attributes:
+        depth: number of frozen hidden layers, or None if nothing is frozen.
+
+    Raises:
+        ConfigError: more layers than there are.
+    """
+
+    def __init__(self, backbone: Backbone, freeze: Freeze) -> None:
+        L = backbone.depth
+        if isinstance(freeze, int) and freeze > L:
+            raise ConfigError(
+                f"backbone.freeze: expected at most {L}, the hidden layers of {backbone.name}; found {freeze}"
+            )
+        self.backbone = backbone
+        self.depth: int | None = None if freeze == "none" else L if freeze == "all" else freeze
+        if self.depth is not None:
+            for parameter in backbone.model.parameters():
+                parameter.requires_grad_(False)
+            for module in self._trained():
+                module.requires_grad_(True)
+
+    @property
+    def frozen_share(self) -> float:
+        """Frozen hidden layers over all hidden layers, 0 to 1."""
+        return (self.depth or 0) / self.backbone.depth
+
+    def train(self) -> None:
+        """Put the model into training mode, the trunk into eval mode. Use this instead of `model.train()`."""
+        model = self.backbone.model
+        model.train()
+        if self.depth is not None:
+            model.get_submodule(model.base_model_prefix).eval()
+            for module in self._trained():
+                module.train()
+
+    def _trained(self) -> list[nn.Module]:
+        """Modules above the cut, looked up by path: LoRA replaces some of them."""
+        backbone = self.backbone
+        assert self.depth is not None
+        paths = [f"{backbone.layers_path}.{number}" for number in range(self.depth, backbone.depth)]
+        if paths:
+            paths += backbone.final_norm_paths
+        return [backbone.model.get_submodule(path) for path in paths + backbone.head_paths]

@@ -1,0 +1,140 @@
+"""The `rootstock` command. Exit codes: 0 done, 1 failed, 2 misuse. No traceback reaches a user."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from pipelines.errors import Interrupted, RootstockError
+
+# Imports that take seconds (torch, transformers) are inside the commands, so that --help is quick.
+
+app = typer.Typer(
+    name="rootstock",
+    help="Fine-tune text classifiers on frozen lower layers, and prove them against logistic regression.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+stderr = Console(stderr=True, highlight=False)
+
+
+@app.command()
+def finetune(
+    config: Annotated[Path, typer.Argument(help="YAML file; configs/ holds examples")],
+    set: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override a config key")] = None,
+    out: Annotated[Path | None, typer.Option(help="run directory; default: output in the config")] = None,
+    resume: Annotated[bool, typer.Option(help="go on from the last checkpoint of an unfinished run")] = False,
+    processes: Annotated[str | None, typer.Option(metavar="N|auto", help="default auto: one for every GPU")] = None,
+    json_lines: Annotated[bool, typer.Option("--json", help="events as JSON lines")] = False,
+) -> None:
+    """Fine-tune, compare with the baselines and write a run directory."""
+    from pipelines.config import load_config
+    from service import launch
+
+    overrides = [*(set or []), *([f"training.processes={processes}"] if processes else [])]
+    loaded = load_config(config, overrides)
+    wanted = loaded.training.processes
+    if not launch.is_worker() and (count := launch.resolve_count(wanted)) > 1:
+        launch.check_first(loaded, out or loaded.output)
+        launch.start(count, sys.argv[1:])
+        return
+    from pipelines.run import finetune as run
+
+    target = out or loaded.output
+    command = f"rootstock finetune {config} --out {target} --resume"
+    _follow(lambda stop: run(loaded, target, resume=resume, stop=stop), json_lines, command)
+
+
+@app.command()
+def classify(
+    model_dir: Annotated[Path, typer.Argument(help="run directory of rootstock finetune")],
+    input: Annotated[Path, typer.Argument(help="CSV, TSV, JSONL (also .gz), Parquet, or a saved datasets folder")],
+    out: Annotated[Path, typer.Option(help="new file; its name says the format")],
+    text: Annotated[str | None, typer.Option(help="column with the text; default: as in training")] = None,
+    precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="summary as JSON")] = False,
+) -> None:
+    """Classify every row of a file: label, score and all scores are added, columns and order kept."""
+    from pipelines.classify import classify as run
+    from pipelines.errors import ConfigError
+
+    if precision not in ("auto", "fp32", "bf16", "fp16"):
+        raise ConfigError(f"--precision: expected auto, fp32, bf16 or fp16, found {precision!r}")
+    done = run(model_dir, input, out, precision, text)
+    if as_json:
+        print(json.dumps({"rows": done.rows, "errors": done.errors, "output": str(done.output)}))
+        return
+    stderr.print(f"{done.rows:,} rows classified: {done.output}")
+    if done.errors:
+        stderr.print(f"{done.errors:,} rows have no prediction: {done.output}.errors.jsonl says why")
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="directory; an earlier demo there is replaced")] = Path("runs/demo"),
+    json_lines: Annotated[bool, typer.Option("--json", help="events as JSON lines")] = False,
+) -> None:
+    """Run the brand-safety comparison on embedded data and weights."""
+    from pipelines.demo import demo as run
+
+    _follow(lambda stop: run(out, stop=stop), json_lines, f"rootstock demo --out {out}")
+
+
+@app.command()
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="as JSON")] = False) -> None:
+    """Say what this machine has: devices, precision, weights, versions."""
+    from service.doctor import examine, print_table
+
+    findings = examine()
+    print(json.dumps(findings, indent=2)) if as_json else print_table(findings)
+
+
+def _follow(events: Callable[[Callable[[], bool]], Any], json_lines: bool, again: str) -> None:
+    """Show a run's events; Ctrl-C or SIGTERM asks it to stop at the next step."""
+    from service.progress import print_json, show
+
+    asked = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: asked.set())
+    quiet = os.environ.get("RANK", "0") != "0"
+    try:
+        (print_json if json_lines else show)(events(asked.is_set), quiet)
+    except Interrupted as stopped:
+        raise Interrupted(f"{stopped}; go on with: {again}") from None
+
+
+def main() -> None:
+    """Entry point: every error on purpose becomes one message and an exit code."""
+    try:
+        app()
+    except RootstockError as error:
+        if os.environ.get("RANK", "0") == "0":
+            stderr.print(f"error: {error}", markup=False, soft_wrap=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        stderr.print("stopped")
+        sys.exit(1)
+    except Exception as error:
+        if os.environ.get("ROOTSTOCK_DEBUG"):
+            raise
+        stderr.print(
+            f"internal error: {type(error).__name__}: {error}\nThis is a fault in Rootstock. "
+            "Run again with ROOTSTOCK_DEBUG=1 to see where it happened.",
+            markup=False,
+            soft_wrap=True,
+        )
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""What this machine has, for `rootstock doctor`."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from pipelines.artifacts import environment
+from pipelines.config import BackboneConfig
+from pipelines.device import best_precision, device, process_count
+from pipelines.errors import BackboneError
+from pipelines.weights import resolve
+
+
+def examine() -> dict[str, Any]:
+    """Findings by name; everything that can be asked without training."""
+    return {
+        "rootstock": importlib.metadata.version("rootstock"),
+        "system": platform.platform(),
+        "processors": os.cpu_count(),
+        "device": str(device()),
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "processes for auto": process_count(),
+        "fast precision": best_precision(),
+        "embedded backbone": _backbone(),
+        "hub": "allowed" if os.environ.get("ROOTSTOCK_HUB") == "allow" else "not allowed (ROOTSTOCK_HUB=allow)",
+    } | environment()
+
+
+def print_table(findings: dict[str, Any]) -> None:
+    """Findings for people, to standard output."""
+    table = Table(show_header=False, box=None, padding=(0, 2))
+    for name, value in findings.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{key} {version}" for key, version in value.items())
+        if isinstance(value, list):
+            value = ", ".join(value) or "none"
+        table.add_row(name, str(value))
+    Console(highlight=False).print(table)
+
+
+def _backbone() -> str:
+    try:
+        weights = resolve(BackboneConfig())
+    except BackboneError as error:
+        return f"unusable: {error}"
+    return f"verified, revision {weights.revision}"

@@ -1,0 +1,76 @@
+"""Start one run on several processes, as torchrun would, without the user launching anything."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+from pipelines.config import RunConfig
+from pipelines.errors import RootstockError, TrainingError
+
+STOP_GRACE_S = 60  # between SIGTERM to the workers and SIGKILL: a checkpoint fits in
+
+
+def is_worker() -> bool:
+    """Whether torchrun, or `start`, has started this process."""
+    return "WORLD_SIZE" in os.environ
+
+
+def resolve_count(processes: int | Literal["auto"]) -> int:
+    """`auto` is one process for every GPU, or one."""
+    if processes != "auto":
+        return processes
+    from pipelines.device import process_count
+
+    return process_count()
+
+
+def check_first(config: RunConfig, out: Path) -> None:
+    """Raise in this process what every worker would raise: one message instead of N."""
+    from pipelines.artifacts import refuse_existing
+    from pipelines.data import load_splits
+
+    refuse_existing(out)
+    load_splits(config.data, config.training.seed)
+
+
+def start(count: int, arguments: list[str]) -> None:
+    """Run `rootstock ARGUMENTS` in `count` connected processes on this machine and wait.
+
+    Raises:
+        RootstockError: the workers failed (the first of them has said why) or were stopped.
+    """
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    threads = max(1, (os.cpu_count() or 1) // count)
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=count,
+        rdzv_backend="c10d",
+        rdzv_endpoint="127.0.0.1:0",
+        local_addr="127.0.0.1",
+        max_restarts=0,
+        monitor_interval=0.2,
+    )
+    try:
+        elastic_launch(config, sys.executable)("-m", "service.cli", *arguments)
+    except ChildFailedError as failed:
+        _, first = failed.get_first_failure()
+        raise _Silent(int(first.exitcode)) from None
+    except SignalException:
+        raise TrainingError("stopped; go on with the same command and --resume") from None
+
+
+class _Silent(RootstockError):
+    """A failure that a worker has printed already."""
+
+    def __init__(self, code: Any) -> None:
+        super().__init__("")
+        self.exit_code = code if code in (1, 2) else 1
