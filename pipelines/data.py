@@ -1,8 +1,8 @@
 """Files -> checked items -> splits that share no duplicate and no group. All before anything is learned.
 
-The order is a contract: given parts are honoured and a given test part is never changed; duplicates and groups are found;
-what a later part shares with an earlier one (test, then validation, then training) is dropped and counted; the test fraction
-is cut; `max_train_items` bounds what is not test; the validation fraction comes out of those.
+The order is a contract: given parts are honoured and a given test part is never changed; duplicates and groups are
+found; what a later part shares with an earlier one (test, then validation, then training) is dropped and counted; the
+test fraction is cut; `max_train_items` bounds what is not test; the validation fraction comes out of those.
 """
 
 from __future__ import annotations
@@ -106,13 +106,13 @@ def read_items(part: SplitFile, config: DataConfig) -> Dataset:
 
 def require_columns(table: Table, wanted: Sequence[tuple[str, str]]) -> None:
     """Check that a table has the columns that config keys name. Raises DataError with the nearest name."""
-    for key, column in wanted:
-        if column in table.columns:
+    for key, name in wanted:
+        if name in table.columns:
             continue
-        close = difflib.get_close_matches(column, table.columns, n=1, cutoff=0.5)
+        close = difflib.get_close_matches(name, table.columns, n=1, cutoff=0.5)
         guess = close[0] if close else _likely(key, table.columns)
         hint = f". Did you mean `{key}: {guess}`?" if guess else ""
-        raise DataError(table.path, f"no column {column!r} ({key}); columns found: {', '.join(table.columns)}{hint}")
+        raise DataError(table.path, f"no column {name!r} ({key}); columns found: {', '.join(table.columns)}{hint}")
 
 
 def _likely(key: str, columns: list[str]) -> str | None:
@@ -199,8 +199,8 @@ def _check_splits(splits: Splits, config: DataConfig) -> None:
     if missing:
         raise DataError(
             config.train.path,
-            f"no training example of {_listed(missing)} is left after splitting; add examples, raise data.max_train_items, "
-            "or check data.group",
+            f"no training example of {_listed(missing)} is left after splitting; add examples, "
+            "raise data.max_train_items, or check data.group",
         )
     if len(splits.labels) < 2:
         raise DataError(

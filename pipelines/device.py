@@ -79,7 +79,7 @@ def start_accelerator(precision: Precision, trackers: Sequence[str], logging_dir
     AcceleratorState._reset_state()  # a second run in this process may want another precision
     return Accelerator(
         mixed_precision="no" if precision == "fp32" else precision,
-        log_with=list(trackers),
+        log_with=list(trackers) or None,
         project_config=ProjectConfiguration(project_dir=str(logging_dir), logging_dir=str(logging_dir)),
     )
 

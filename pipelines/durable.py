@@ -1,7 +1,7 @@
 """Directories that are complete or absent, whatever is killed when.
 
-A directory is staged under another name; its files are synced; `manifest.json`, with the sha256 of every file, is written
-last; then one rename makes it visible. Readers accept only directories with a manifest.
+A directory is staged under another name; its files are synced; `manifest.json`, with the sha256 of every file, is
+written last; then one rename makes it visible. Readers accept only directories with a manifest.
 """
 
 from __future__ import annotations

@@ -82,8 +82,8 @@ def verdict(
     low, high = comparison["difference_ci"]
     worth_it = "yes" if low > min_gain else "no" if high < min_gain else "unclear"
     found = (
-        f"On {n_test:,} test items fine-tuning changes macro-F1 by {100 * comparison['difference']:+.1f} points against "
-        f"{rival} (95% interval {100 * low:+.1f} to {100 * high:+.1f})"
+        f"On {n_test:,} test items fine-tuning changes macro-F1 by {100 * comparison['difference']:+.1f} points "
+        f"against {rival} (95% interval {100 * low:+.1f} to {100 * high:+.1f})"
     )
     wanted = f"the {100 * min_gain:.1f} points that would make it worth its cost"
     sentence = {

@@ -16,6 +16,7 @@ Every linear layer above the cut gets one. The head is trained as a whole and sa
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 
 from peft import LoraConfig, TaskType, get_peft_model
@@ -52,7 +53,9 @@ def attach(trunk: Trunk, config: AdapterConfig) -> None:
         target_modules=targets,
         modules_to_save=[path.rsplit(".", 1)[-1] for path in backbone.head_paths],
     )
-    backbone.adapter = get_peft_model(backbone.model, lora)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)  # peft 0.21 asks for an old name
+        backbone.adapter = get_peft_model(backbone.model, lora)
 
 
 def save(backbone: Backbone, path: Path) -> None:

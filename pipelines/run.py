@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 from accelerate import Accelerator
 from datasets import Dataset
 
@@ -249,7 +250,7 @@ def _write_report(
     run: RunDirectory,
 ) -> dict[str, Any]:
     """predictions.parquet, report.json, report.html and the model card. Returns the report."""
-    predictions(splits, systems).to_parquet(run.partial / "predictions.parquet")
+    pq.write_table(predictions(splits, systems).with_format("arrow")[:], run.partial / "predictions.parquet")
     title = run.target.name
     report = {
         "task": config.task,
@@ -268,12 +269,11 @@ def _write_report(
 
 def predictions(splits: Splits, systems: list[SystemScore]) -> Dataset:
     """Test items with every system's label and probabilities (C values in the order of the labels)."""
-    table = splits.test.remove_columns("group")
+    values = splits.test.remove_columns("group")[:]
     for system in systems:
-        said = [splits.labels[number] for number in system.probabilities.argmax(axis=1)]
-        table = table.add_column(system.name, said)
-        table = table.add_column(f"{system.name}/probabilities", system.probabilities.tolist())
-    return table
+        values[system.name] = [splits.labels[number] for number in system.probabilities.argmax(axis=1)]
+        values[f"{system.name}/probabilities"] = system.probabilities.tolist()
+    return Dataset.from_dict(values)
 
 
 def _provenance(config: RunConfig, splits: Splits, backbone: Backbone, precision: Precision) -> dict[str, Any]:

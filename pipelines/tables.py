@@ -250,7 +250,7 @@ def write_table(path: Path, format: str, columns: list[str], rows: Iterable[dict
         path: a new file; a name that ends in .gz is compressed.
         format: `csv`, `tsv`, `jsonl` or `parquet`. CSV cells that a spreadsheet would run as a formula get a leading
             apostrophe (see `inert`); JSONL is the lossless format.
-        columns: of every row, in order.
+        columns: in order; a row may lack some, which are null then.
         rows: mappings; nested values are JSON text in CSV and TSV.
     """
     if format == "parquet":
@@ -260,18 +260,27 @@ def write_table(path: Path, format: str, columns: list[str], rows: Iterable[dict
         delimited = csv.writer(file, delimiter="\t" if format == "tsv" else ",", lineterminator="\n")
         if format != "jsonl":
             delimited.writerow([inert(column) for column in columns])
-        for count, row in enumerate(rows, start=1):
+        for row in rows:
+            count += 1
             if format == "jsonl":
-                file.write(json.dumps({c: row[c] for c in columns}, ensure_ascii=False, default=str) + "\n")
+                file.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
             else:
-                delimited.writerow([_cell(row[column]) for column in columns])
+                delimited.writerow([_cell(value) for value in _record(path, columns, row)])
     return count
+
+
+def _record(path: Path, columns: list[str], row: dict[str, Any]) -> list[Any]:
+    """The values of a row in column order. JSONL rows may lack a key; one that is no column would be lost."""
+    extra = sorted(row.keys() - set(columns))
+    if extra:
+        raise DataError(path, f"the key {extra[0]!r} is not in the first row, so there is no column; write .jsonl")
+    return [row.get(column) for column in columns]
 
 
 def inert(cell: str) -> str:
     """A cell that a spreadsheet shows instead of running (CWE-1236): numbers stay, formula starts are quoted."""
     start = cell.lstrip(" \u3000")[:1]
-    if start not in ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠") or not start:
+    if start not in ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠"):
         return cell
     try:
         float(cell)
@@ -298,8 +307,8 @@ def _open_text_for_writing(path: Path) -> io.TextIOWrapper:
 def _write_parquet(path: Path, columns: list[str], rows: Iterable[dict[str, Any]]) -> int:
     values: dict[str, list[Any]] = {column: [] for column in columns}
     for row in rows:
-        for column in columns:
-            values[column].append(row[column])
+        for column, value in zip(columns, _record(path, columns, row), strict=True):
+            values[column].append(value)
     try:
         table = pa.table({column: pa.array(items) for column, items in values.items()})
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:

@@ -1,4 +1,4 @@
-"""The one training loop, on Accelerate: CPU, one GPU or many. It yields events; the caller decides what to do with them.
+"""The one training loop, on Accelerate: CPU, one GPU or many. It yields events; the caller decides what they mean.
 
 Head-only, LoRA and full fine-tuning differ only in which parameters are trainable.
 """

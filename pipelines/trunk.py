@@ -1,7 +1,7 @@
 """The cut: which part of a backbone is frozen, and what frozen means.
 
-Frozen parameters get no gradient, and frozen modules are in eval mode always: dropout below the cut would make the trunk
-something else than a pure function of the content.
+Frozen parameters get no gradient, and frozen modules are in eval mode always: dropout below the cut would make the
+trunk something else than a pure function of the content.
 """
 
 from __future__ import annotations

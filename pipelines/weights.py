@@ -1,7 +1,8 @@
 """A backbone's name -> a local directory of verified files.
 
 Order: the embedded name, a local directory, then a hub name at a pinned revision (only where ROOTSTOCK_HUB=allow).
-Nothing here runs code that came with the weights; only safetensors and JSON are read (security.md: CVE-2026-4372, CVE-2025-32434).
+Nothing here runs code that came with the weights; only safetensors and JSON are read (CVE-2026-4372 and CVE-2025-32434
+show what happens otherwise).
 """
 
 from __future__ import annotations
@@ -131,7 +132,7 @@ def _from_hub(name: str, revision: str | None) -> Path:
         raise BackboneError(f"backbone {name!r}: no such directory and not a hub name; {hint}") from None
     if revision is None:
         raise BackboneError(
-            f"backbone {name!r}: no such directory; a hub name needs backbone.revision, a commit of 40 hex digits; {hint}"
+            f"backbone {name!r}: no such directory; a hub name needs backbone.revision (40 hex digits); {hint}"
         )
     allowed = os.environ.get("ROOTSTOCK_HUB") == "allow"
     try:

@@ -1,1 +1,1 @@
-"""What makes the library a product: the command line, and the processes it starts. It imports `pipelines`, never the other way."""
+"""What makes the library a product: the command line, and the processes it starts. It imports `pipelines`."""

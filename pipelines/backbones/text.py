@@ -59,7 +59,8 @@ class TextBackbone(Backbone):
         return {"input_ids": input_ids, "attention_mask": mask}
 
     def save(self, path: Path) -> None:
-        self.model.save_pretrained(path)
+        with _quiet():
+            self.model.save_pretrained(path)
         self.tokenizer.save_pretrained(path)
 
 

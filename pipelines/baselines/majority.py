@@ -1,4 +1,4 @@
-"""The most frequent class, with the class shares as probabilities (scikit-learn's DummyClassifier, strategy "prior")."""
+"""The most frequent class, with the class shares as probabilities (scikit-learn's DummyClassifier)."""
 
 from __future__ import annotations
 

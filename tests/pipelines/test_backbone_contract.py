@@ -1,0 +1,172 @@
+"""What every architecture must hold: parts found, frozen bytes, LoRA above the cut, plain transformers load the result."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from pipelines import lora
+from pipelines.backbones import load_text_backbone
+from pipelines.backbones.base import Backbone
+from pipelines.backbones.text import load_saved_model
+from pipelines.batches import token_batches
+from pipelines.checkpoint import Checkpoints
+from pipelines.config import AdapterConfig, BackboneConfig, TrainingConfig
+from pipelines.device import start_accelerator
+from pipelines.errors import ConfigError
+from pipelines.predict import embed, predict_logits
+from pipelines.train import TrainingData, train
+from pipelines.trunk import Freeze, Trunk
+from tests.toys import ARCHITECTURES, LAYERS, tiny_backbone, toy_rows
+
+TEXTS = [row["text"] for row in toy_rows(24)]
+TARGETS = np.arange(24) % 2
+
+pytestmark = pytest.mark.parametrize("model_type", ARCHITECTURES)
+
+
+def load(folder: Path, model_type: str, labels: tuple[str, ...] = ("calm", "harsh")) -> Backbone:
+    path = folder / model_type
+    if not path.exists():
+        tiny_backbone(path, model_type)
+    return load_text_backbone(BackboneConfig(name=str(path)), labels, 32, seed=0)
+
+
+def train_a_little(trunk: Trunk, folder: Path) -> None:
+    data = TrainingData(trunk.backbone.encode(TEXTS), TARGETS)
+    config = TrainingConfig(epochs=1, batch_size=8, learning_rate=0.05, precision="fp32")
+    accelerator = start_accelerator("fp32", (), folder)
+    list(train(trunk, data, data, config, accelerator, "fp32", Checkpoints(folder / "checkpoints"), lambda: False))
+
+
+def frozen_prefixes(backbone: Backbone, depth: int) -> list[str]:
+    """Independent of Trunk: what must not change at this depth, as name parts."""
+    base = backbone.model.base_model_prefix + "."
+    return [base + "emb", base + "encoder.rel", base + "encoder.conv", base + "encoder.LayerNorm"] + [
+        f"{backbone.layers_path}.{number}." for number in range(depth)
+    ]
+
+
+@pytest.mark.parametrize("freeze", [0, 1, 2, "all"])
+def test_frozen_layers_are_byte_identical_after_training(model_type: str, freeze: Freeze, tmp_path: Path) -> None:
+    backbone = load(tmp_path, model_type)
+    trunk = Trunk(backbone, freeze)
+    before = {name: tensor.clone() for name, tensor in backbone.model.state_dict().items()}
+    train_a_little(trunk, tmp_path)
+    after = backbone.model.state_dict()
+    depth = LAYERS if freeze == "all" else int(freeze)
+    prefixes = tuple(frozen_prefixes(backbone, depth))
+    frozen = [name for name in before if name.startswith(prefixes)]
+    assert len(frozen) > depth * 4
+    for name in frozen:
+        assert torch.equal(before[name], after[name]), name
+    changed = [name for name in before if not torch.equal(before[name], after[name])]
+    for number in range(depth, LAYERS):
+        assert any(name.startswith(f"{backbone.layers_path}.{number}.") for name in changed)
+    for head in backbone.head_paths:
+        assert any(name.startswith(head) for name in changed)
+
+
+def test_freeze_none_trains_the_embeddings_too(model_type: str, tmp_path: Path) -> None:
+    backbone = load(tmp_path, model_type)
+    trunk = Trunk(backbone, "none")
+    assert all(parameter.requires_grad for parameter in backbone.model.parameters())
+    before = {name: tensor.clone() for name, tensor in backbone.model.state_dict().items()}
+    train_a_little(trunk, tmp_path)
+    after = backbone.model.state_dict()
+    assert any("emb" in name and not torch.equal(before[name], after[name]) for name in before)
+
+
+def test_frozen_modules_stay_in_eval_mode(model_type: str, tmp_path: Path) -> None:
+    backbone = load(tmp_path, model_type)
+    trunk = Trunk(backbone, 2)
+    backbone.model.train()
+    trunk.train()
+    for name, module in backbone.model.named_modules():
+        if name.startswith((f"{backbone.layers_path}.0", f"{backbone.layers_path}.1")) or ".emb" in name:
+            assert not module.training, name
+    for path in [f"{backbone.layers_path}.2", *backbone.head_paths]:
+        assert all(module.training for module in backbone.model.get_submodule(path).modules()), path
+
+
+def test_gradients_stop_at_the_cut(model_type: str, tmp_path: Path) -> None:
+    backbone = load(tmp_path, model_type)
+    trunk = Trunk(backbone, 1)
+    trunk.train()
+    backbone.model(**backbone.collate(backbone.encode(TEXTS[:4]))).logits.sum().backward()
+    graded = {name for name, parameter in backbone.model.named_parameters() if parameter.grad is not None}
+    assert not [name for name in graded if name.startswith(tuple(frozen_prefixes(backbone, 1)))]
+    assert any(name.startswith(f"{backbone.layers_path}.1.") for name in graded)
+
+
+def test_lora_sits_above_the_cut_only_and_merges_to_the_same_logits(model_type: str, tmp_path: Path) -> None:
+    backbone = load(tmp_path, model_type)
+    trunk = Trunk(backbone, 1)
+    lora.attach(trunk, AdapterConfig(type="lora", r=2, alpha=4))
+    adapted = {name for name, _ in backbone.model.named_parameters() if "lora_" in name}
+    assert adapted
+    assert not [name for name in adapted if f"{backbone.layers_path}.0." in name]
+    trained = {name for name, parameter in backbone.model.named_parameters() if parameter.requires_grad}
+    heads = tuple(backbone.head_paths)
+    assert all("lora_" in name or name.startswith(heads) for name in trained)
+    before = {name: tensor.clone() for name, tensor in backbone.model.state_dict().items()}
+    train_a_little(trunk, tmp_path)
+    after = backbone.model.state_dict()
+    assert {name for name in before if not torch.equal(before[name], after[name])} <= trained | {
+        name for name in before if "modules_to_save" in name
+    }
+
+    encodings = backbone.encode(TEXTS)
+    unmerged = predict_logits(backbone, encodings, "fp32")
+    lora.save(backbone, tmp_path / "adapter")
+    lora.merge(backbone)
+    assert not [name for name, _ in backbone.model.named_parameters() if "lora_" in name]
+    np.testing.assert_allclose(predict_logits(backbone, encodings, "fp32"), unmerged, atol=2e-5)
+    backbone.save(tmp_path / "model")
+    saved = load_saved_model(tmp_path / "model")
+    np.testing.assert_allclose(predict_logits(saved, saved.encode(TEXTS), "fp32"), unmerged, atol=2e-5)
+
+
+def test_saved_model_loads_in_plain_transformers(model_type: str, tmp_path: Path) -> None:
+    backbone = load(tmp_path, model_type, ("01", "no", "ünsafe"))
+    backbone.save(tmp_path / "model")
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "model").eval()
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
+    assert model.config.id2label == {0: "01", 1: "no", 2: "ünsafe"}
+    assert tokenizer.model_max_length == 32
+    inputs = tokenizer(TEXTS[0], return_tensors="pt", return_token_type_ids=False)
+    with torch.inference_mode():
+        logits = model(**inputs).logits.numpy()
+    np.testing.assert_allclose(logits, predict_logits(backbone, backbone.encode(TEXTS[:1]), "fp32"), atol=1e-5)
+
+
+def test_logits_do_not_depend_on_padding_or_order(model_type: str, tmp_path: Path) -> None:
+    backbone = load(tmp_path, model_type)
+    encodings = backbone.encode(TEXTS)
+    together = predict_logits(backbone, encodings, "fp32")
+    alone = np.concatenate([predict_logits(backbone, [encoding], "fp32") for encoding in encodings])
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+    assert len(token_batches([len(e) for e in encodings], 64)) > 1
+
+
+def test_embeddings_are_the_masked_mean_of_the_last_hidden_layer(model_type: str, tmp_path: Path) -> None:
+    backbone = load(tmp_path, model_type)
+    encodings = backbone.encode(TEXTS[:3])
+    with torch.inference_mode():
+        base = backbone.model.base_model.eval()
+        expected = [base(torch.tensor([ids])).last_hidden_state[0].mean(dim=0).numpy() for ids in encodings]
+    np.testing.assert_allclose(embed(backbone, encodings, "fp32"), np.array(expected), atol=1e-5)
+
+
+def test_more_layers_than_there_are_is_refused(model_type: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=f"at most {LAYERS}, the hidden layers of .*; found 4"):
+        Trunk(load(tmp_path, model_type), 4)
+
+
+def test_lora_needs_layers_above_the_cut(model_type: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="expected hidden layers above the freeze point, found none"):
+        lora.attach(Trunk(load(tmp_path, model_type), "all"), AdapterConfig(type="lora"))
