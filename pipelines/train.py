@@ -149,6 +149,8 @@ class Loop:
             self.accelerator.scaler.load_state_dict(scaler)
         self.set_weights(state.weights)
         restore_optimizer(self.optimizer, state.optimizer)
+        for group, rate in zip(self.optimizer.param_groups, self.schedule.get_last_lr(), strict=True):
+            group["lr"] = rate  # a restored schedule does not tell the optimizer
         return Progress(**values)
 
 

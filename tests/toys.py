@@ -35,18 +35,19 @@ ARCHITECTURES = {
     "deberta-v2": "DebertaV2",
 }
 LAYERS = 3
+SPREAD = 0.2  # of initial weights; with the usual 0.02 so narrow a model learns nothing in 20 steps
 
 
 def toy_rows(count: int, seed: int = 0, classes: tuple[str, str] = ("calm", "harsh")) -> list[dict[str, Any]]:
-    """Distinct sentences; the class is told by one adverb, in the middle of 4 to 12 other words."""
+    """Distinct sentences; the class is told by the adverbs, 2 of every 7 words."""
     rng = np.random.default_rng(seed)
     rows = []
     for number in range(count):
         harsh = number % 2
-        words = ["the", rng.choice(ANIMALS), rng.choice(VERBS), rng.choice(BAD if harsh else GOOD)]
-        words += ["near", "the", rng.choice(PLACES)]
-        for _ in range(int(rng.integers(0, 4))):
-            words += ["and", "a", rng.choice(ANIMALS), rng.choice(VERBS), "by", "the", rng.choice(PLACES)]
+        words = []
+        for _ in range(int(rng.integers(1, 5))):
+            words += ["the", rng.choice(ANIMALS), rng.choice(VERBS), rng.choice(BAD if harsh else GOOD)]
+            words += [rng.choice(BAD if harsh else GOOD), "near", rng.choice(PLACES)]
         words += [f"x{number}"]  # keeps short sentences from being exact duplicates
         rows.append({"text": " ".join(words), "label": classes[harsh], "kind": rng.choice(["long", "short"])})
     return rows
@@ -116,8 +117,12 @@ def _tokenizer() -> PreTrainedTokenizerFast:
 
 def _sizes(model_type: str, vocabulary: int) -> dict[str, Any]:
     if model_type == "distilbert":
-        return {"vocab_size": vocabulary, "dim": 16, "n_layers": LAYERS, "n_heads": 2, "hidden_dim": 32}
+        return {
+            "vocab_size": vocabulary, "dim": 16, "n_layers": LAYERS, "n_heads": 2, "hidden_dim": 32,
+            "initializer_range": SPREAD,
+        }  # fmt: skip
     sizes: dict[str, Any] = {
+        "initializer_range": SPREAD,
         "vocab_size": vocabulary,
         "hidden_size": 16,
         "num_hidden_layers": LAYERS,
