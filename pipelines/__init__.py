@@ -7,6 +7,7 @@ Reading order (each module may import those before it, never those after)::
     metrics, intervals                 every reported value; bootstrap and McNemar
     device                             which precision this machine is fast at
     weights -> backbones               a name -> verified files -> a classifier with its hidden layers found
+    durable                            directories that are complete or absent
     trunk, lora                        freeze the lower layers; adapters above them
     batches -> predict                 token batches; logits in input order
     checkpoint -> train                resumable state on disk; the one training loop, which yields events

@@ -66,7 +66,9 @@ class RunDirectory:
         else:
             durable.discard(self.partial)
             self.partial.mkdir()
-            saved.write_text(text, encoding="utf-8")
+            unsure = self.partial / ".config.yaml"
+            unsure.write_text(text, encoding="utf-8")
+            unsure.rename(saved)  # whole or absent: a resume compares it
 
     def _check_same(self, before: str, now: str) -> None:
         if before != now:

@@ -58,7 +58,7 @@ def model_card(report: dict[str, Any], config: RunConfig, title: str) -> str:
     ]
     metadata = ModelCardData(
         model_name=title,
-        base_model=report["backbone"]["name"] if "/" in report["backbone"]["name"][1:] else None,
+        base_model=report["backbone"]["name"] if report["backbone"]["revision"] else None,  # not a local path
         library_name="transformers",
         pipeline_tag=config.task,
         tags=["rootstock"],
@@ -69,7 +69,7 @@ def model_card(report: dict[str, Any], config: RunConfig, title: str) -> str:
         metadata=metadata.to_yaml(),
         title=_plain(title),
         labels=", ".join(f"`{_plain(label)}`" for label in report["labels"]),
-        backbone=report["backbone"]["name"],
+        backbone=_plain(report["backbone"]["name"]),
         freeze=report["freeze_sentence"],
         sentence=report["verdict"]["sentence"],
         rows="\n".join(_row(system) for system in report["systems"]),
@@ -87,5 +87,6 @@ def _row(system: dict[str, Any]) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text that cannot open Markdown or HTML."""
-    return " ".join(text.split()).replace("`", "'").replace("<", "‹").replace(">", "›").replace("|", "¦")
+    """Text that cannot open Markdown or HTML, nor turn the direction of what follows; joiners of scripts are kept."""
+    shown = "".join(c for c in " ".join(text.split()) if c.isprintable() or c in "\u200c\u200d")
+    return shown.replace("`", "'").replace("<", "‹").replace(">", "›").replace("|", "¦")

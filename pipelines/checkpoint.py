@@ -47,7 +47,7 @@ class Checkpoints:
         self.root = root
 
     def save(self, state: TrainingState) -> None:
-        """Publish a checkpoint, then drop the older ones."""
+        """Publish a checkpoint, then drop all others: the older ones, and damaged ones that were not resumed from."""
         step = int(state.progress["step"])
         target = self.root / f"step-{step:09d}"
         staging = self.root / f".staging-{step:09d}"
@@ -58,8 +58,9 @@ class Checkpoints:
         durable.write_json(staging / "progress.json", state.progress)
         durable.discard(target)
         durable.publish(staging, target, {"step": step})
-        for older in self._complete()[:-1]:
-            durable.discard(older)
+        for other in self._complete():
+            if other != target:
+                durable.discard(other)
 
     def newest(self) -> TrainingState | None:
         """The newest complete checkpoint, checked against its digests, or None."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -21,7 +21,9 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     ValidationError,
+    field_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from pipelines.errors import ConfigError
 
@@ -29,11 +31,20 @@ EMBEDDED_BACKBONE = "sentence-transformers/all-MiniLM-L6-v2"
 Baseline = Literal[
     "majority", "logistic-regression-manual", "logistic-regression-tfidf", "logistic-regression-embeddings"
 ]
+OWN_COLUMNS = ("text", "label", "id", "group", "line", "part")  # of every item, so that no slice can have these names
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 
 
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_switch(cls, value: Any) -> Any:
+        """No setting is a switch; pydantic would read `epochs: yes` as 1."""
+        if isinstance(value, bool):
+            raise ValueError("expected a word or a number")
+        return value
 
 
 class SplitFile(Section):
@@ -51,17 +62,13 @@ def _as_split_file(value: Any) -> Any:
 
 def _as_part(value: Any) -> Any:
     """A file, a mapping, or a fraction; one message instead of one per member of the union."""
-    if isinstance(value, SplitFile | float):
+    if isinstance(value, SplitFile) or (isinstance(value, float) and 0 < value < 1):
         return value
     if isinstance(value, str | Path | dict):
         try:
             return SplitFile.model_validate(_as_split_file(value))
         except ValidationError as error:
-            raise ValueError("; ".join(_problem(dict(detail)) for detail in error.errors())) from None
-    if isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if isinstance(value, float) and 0 < value < 1:
-        return value
+            raise PydanticCustomError("part", "not a usable part", {"details": error.errors()}) from None
     raise ValueError("expected a file, a mapping {path, where}, or a fraction between 0 and 1")
 
 
@@ -100,6 +107,14 @@ class DataConfig(Section):
     slices: tuple[str, ...] = ()  # columns to report separately
     max_train_items: PositiveInt | None = None  # training and validation together, after the test part is set aside
     max_length: PositiveInt = 256  # tokens
+
+    @field_validator("slices")
+    @classmethod
+    def _free_names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        taken = [name for name in value if name in OWN_COLUMNS]
+        if taken:
+            raise ValueError(f"items have a column {taken[0]!r} of their own; rename yours in the data")
+        return value
 
 
 class BackboneConfig(Section):
@@ -171,6 +186,18 @@ def auto_learning_rate(frozen_share: float, lora: bool) -> float:
 LORA_RATE_FACTOR = 5.0
 
 
+class _StrictLoader(yaml.SafeLoader):
+    """Safe YAML in which no key stands twice; PyYAML would silently keep the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                raise yaml.MarkedYAMLError(problem=f"the key {key.value!r} stands twice", problem_mark=key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 def load_config(path: Path, overrides: Iterable[str] = ()) -> RunConfig:
     """Read a YAML file, apply `key=value` overrides, validate.
 
@@ -188,8 +215,8 @@ def load_config(path: Path, overrides: Iterable[str] = ()) -> RunConfig:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read as UTF-8 text: {error}") from None
     try:
-        raw = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        raw = yaml.load(text, _StrictLoader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date such as 2026-13-45
         raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: expected a mapping with the keys task and data, found {_name(raw)}")
@@ -203,7 +230,7 @@ def parse_config(raw: dict[str, Any], source: str = "config") -> RunConfig:
     try:
         return RunConfig.model_validate(raw)
     except ValidationError as error:
-        problems = [_problem(dict(detail)) for detail in error.errors()]
+        problems = [_problem(detail) for detail in _details(error)]
     count = "a problem" if len(problems) == 1 else f"{len(problems)} problems"
     raise ConfigError(f"{source} has {count}:\n" + "\n".join(f"  {problem}" for problem in problems))
 
@@ -222,8 +249,15 @@ def _apply(raw: dict[str, Any], override: str) -> None:
         section = section[parent]
     try:
         section[last] = yaml.safe_load(value)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):
         raise ConfigError(f"--set {override}: the value is not valid YAML; put it in quotes") from None
+
+
+def _details(error: ValidationError) -> Iterator[dict[str, Any]]:
+    """The errors one by one; those of a validation or test part come nested (see `_as_part`)."""
+    for outer in error.errors():
+        for inner in outer.get("ctx", {}).get("details", [{"loc": ()}]):
+            yield {**outer, **inner, "loc": (*outer["loc"], *inner["loc"])}
 
 
 def _problem(detail: dict[str, Any]) -> str:

@@ -88,8 +88,8 @@ def read_items(part: SplitFile, config: DataConfig) -> Dataset:
 
     rows = [row for row in table.rows if _matches(row, part.where)]
     if not rows:
-        condition = f" with {part.where}" if part.where else " below the header"
-        raise DataError(part.path, f"expected rows{condition}, found none")
+        wanted = f"expected rows with {part.where}, found none; check the values of `where`"
+        raise DataError(part.path, wanted if part.where else "expected rows below the header, found none; add rows")
     texts = _texts(table, rows, config.text)
     labels = _labels(table, rows, config.label)
     return Dataset.from_dict(
@@ -140,7 +140,7 @@ def _texts(table: Table, rows: list[Row], column: str) -> list[str]:
     wrong = [row for row in rows if not isinstance(row.values.get(column), str)]
     if wrong:
         found = type(wrong[0].values.get(column)).__name__.replace("NoneType", "nothing")
-        raise _row_error(table, wrong, f"expected text in column {column!r}, found {found}")
+        raise _row_error(table, wrong, f"expected text in column {column!r}, found {found}; fill it or check data.text")
     empty = [row for row in rows if not row.values[column].strip()]
     if empty:
         raise _row_error(table, empty, f"the text in column {column!r} is empty; fill it or remove the row")
@@ -168,7 +168,9 @@ def _check_classes(parts: dict[str, Dataset], config: DataConfig) -> None:
     path = config.train.path
     if len(counts) == 1:
         raise DataError(
-            path, f"expected at least two classes in column {config.label!r}, found only {next(iter(counts))!r}"
+            path,
+            f"expected at least two classes in column {config.label!r}, found only {next(iter(counts))!r}; "
+            "add rows of another class or check data.label",
         )
     rare = sorted((number, label) for label, number in counts.items() if number < MIN_PER_CLASS)
     if rare:
@@ -195,17 +197,18 @@ def _check_classes(parts: dict[str, Dataset], config: DataConfig) -> None:
 
 
 def _check_splits(splits: Splits, config: DataConfig) -> None:
-    missing = sorted(set(column(splits.test, "label")) - set(splits.labels))
+    dropped = splits.counts["dropped_from_train"]
+    why = f" ({dropped} were dropped: duplicates, or of a group, of the validation or test part)" if dropped else ""
+    missing = sorted({*column(splits.validation, "label"), *column(splits.test, "label")} - set(splits.labels))
     if missing:
         raise DataError(
             config.train.path,
-            f"no training example of {_listed(missing)} is left after splitting; add examples, "
+            f"no training example of {_listed(missing)} is left after splitting{why}; add examples, "
             "raise data.max_train_items, or check data.group",
         )
     if len(splits.labels) < 2:
         raise DataError(
-            config.train.path,
-            "fewer than two classes are left for training after duplicates of the test part were dropped",
+            config.train.path, f"fewer than two classes are left for training after splitting{why}; add examples"
         )
     for name, part in (("validation", splits.validation), ("test", splits.test)):
         if not len(part):
@@ -257,6 +260,8 @@ def _without_leaks(items: Dataset, counts: dict[str, int]) -> dict[str, IntArray
 
 def _cut(items: Dataset, pool: IntArray, fraction: float, seed: int) -> tuple[IntArray, IntArray]:
     """Cut a stratified fraction off the pool, whole groups only. A group's stratum is the set of its labels."""
+    if not len(pool):  # `_check_splits` says so
+        return pool, pool
     groups = np.array(column(items, "group"))[pool]
     labels = np.array(column(items, "label"))[pool]
     members: dict[int, set[str]] = {}

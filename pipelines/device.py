@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import ProjectConfiguration
 
-from pipelines.errors import ConfigError
+from pipelines.errors import ConfigError, TrainingError
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
@@ -75,13 +75,21 @@ def start_accelerator(precision: Precision, trackers: Sequence[str], logging_dir
     Args:
         precision: of the forward and backward pass; weights and optimizer stay fp32.
         trackers: such as tensorboard, which writes below `logging_dir`.
+
+    Raises:
+        TrainingError: the processes that were started together are not connected.
     """
     AcceleratorState._reset_state()  # a second run in this process may want another precision
-    return Accelerator(
+    accelerator = Accelerator(
+        cpu=device().type == "cpu",  # without it, processes on a CPU do not find each other
         mixed_precision="no" if precision == "fp32" else precision,
         log_with=list(trackers) or None,
         project_config=ProjectConfiguration(project_dir=str(logging_dir), logging_dir=str(logging_dir)),
     )
+    started = int(os.environ.get("WORLD_SIZE", "1"))
+    if accelerator.num_processes != started:
+        raise TrainingError(f"{started} processes were started, but Accelerate connected {accelerator.num_processes}")
+    return accelerator
 
 
 def autocast(precision: Precision) -> torch.autocast:

@@ -36,13 +36,26 @@ def exact_groups(texts: Sequence[str]) -> IntArray:
 
 
 def near_duplicate_pairs(texts: Sequence[str]) -> list[tuple[int, int]]:
-    """Pairs of positions whose normalised texts have a Jaccard similarity of at least SIMILARITY."""
+    """Pairs of positions whose normalised texts have a Jaccard similarity of at least SIMILARITY.
+
+    Not all of them: a pair that earlier pairs connect already is left out, or 2,000 copies of one template would take
+    two million comparisons.
+    """
     ngrams = [_ngrams(normalise(text)) for text in texts]
     index = MinHashLSH(threshold=SIMILARITY - 0.1, num_perm=SIGNATURE)  # recall here, precision below
-    pairs = []
+    pairs: list[tuple[int, int]] = []
+    parent = list(range(len(texts)))
+
+    def root(position: int) -> int:
+        while parent[position] != position:
+            parent[position] = position = parent[parent[position]]
+        return position
+
     for position, signature in enumerate(MinHash.generator(ngrams, num_perm=SIGNATURE, hashfunc=zlib.crc32)):
-        found = index.query(signature)
-        pairs += [(other, position) for other in found if _jaccard(ngrams[other], ngrams[position]) >= SIMILARITY]
+        for other in sorted(index.query(signature)):
+            if root(other) != root(position) and _jaccard(ngrams[other], ngrams[position]) >= SIMILARITY:
+                pairs.append((other, position))
+                parent[root(position)] = root(other)
         index.insert(position, signature, check_duplication=False)
     return pairs
 

@@ -57,6 +57,8 @@ def read_manifest(path: Path) -> dict[str, Any]:
         raise RunDirectoryError(f"{path}: {what}") from None
     except (OSError, ValueError) as error:
         raise RunDirectoryError(f"{path}/{MANIFEST}: cannot be read: {error}") from None
+    if not (isinstance(manifest, dict) and isinstance(manifest.get("sha256"), dict)):
+        raise RunDirectoryError(f"{path}/{MANIFEST}: not a run's manifest: it lacks the sha256 of the files")
     return manifest
 
 

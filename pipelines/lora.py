@@ -54,7 +54,9 @@ def attach(trunk: Trunk, config: AdapterConfig) -> None:
         modules_to_save=[path.rsplit(".", 1)[-1] for path in backbone.head_paths],
     )
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)  # peft 0.21 asks for an old name
+        warnings.filterwarnings(
+            "ignore", ".*is_gradient_checkpointing", FutureWarning
+        )  # peft 0.21 asks for an old name
         backbone.adapter = get_peft_model(backbone.model, lora)
 
 

@@ -36,7 +36,7 @@ def render_html(report: dict[str, Any], config_yaml: str, title: str) -> str:
     return environment.get_template("report.html.j2").render(
         report=report,
         title=title,
-        headline=headline + ".",
+        headline=headline.removesuffix(".") + ".",
         explanation=explanation,
         charts={
             "ladder": Markup(charts.ladder(report["systems"])),
@@ -85,7 +85,8 @@ def _seconds(value: float) -> str:
 
 def _size(value: int) -> str:
     power = min(3, int(math.log(max(1, value), 1024)))
-    return f"{value / 1024**power:.3g} {('B', 'KiB', 'MiB', 'GiB')[power]}"
+    number = value / 1024**power
+    return f"{number:{'.0f' if number >= 100 else '.3g'}} {('B', 'KiB', 'MiB', 'GiB')[power]}"
 
 
 def _p_value(value: float) -> str:

@@ -9,6 +9,7 @@ import csv
 import gzip
 import io
 import json
+import math
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -117,6 +118,8 @@ def _read_delimited(path: Path, delimiter: str) -> Table:
     header = _next_record(path, reader)
     if header is None:
         raise DataError(path, "the file is empty; expected a first line with column names")
+    if not header:
+        raise DataError(path, "the first line is blank; expected column names there", 1)
     columns = [name.strip() for name in header]
     if "" in columns:
         raise DataError(path, f"column {columns.index('') + 1} has no name; give every column one", 1)
@@ -145,14 +148,18 @@ def _delimited_rows(path: Path, reader: Any, columns: list[str]) -> Iterator[Row
 
 
 def _next_record(path: Path, reader: Any) -> list[str] | None:
+    start = reader.line_num + 1
     try:
         record: list[str] = next(reader)
     except StopIteration:
         return None
     except csv.Error as error:
-        raise DataError(
-            path, f"not a valid record: {error}; quotes inside a quoted text must be doubled", reader.line_num
-        ) from None
+        line, found = reader.line_num, f"{error}; quotes inside a quoted text must be doubled"
+        if "end of data" in found:
+            line, found = start, "a quote is opened and never closed; close it, or double it if it belongs to the text"
+        elif "new-line" in found:
+            found = "a carriage return outside quotes; put quotes around the text, or end lines with a line feed"
+        raise DataError(path, f"not a valid record: {found}", line) from None
     return record
 
 
@@ -188,15 +195,22 @@ def _json_object(path: Path, line: str, number: int) -> dict[str, Any]:
         raise DataError(path, f"{name} is not JSON; use null or a number", number)
 
     try:
-        value = json.loads(line, object_pairs_hook=unique, parse_constant=no_constant)
+        value = json.loads(line.rstrip(), object_pairs_hook=unique, parse_constant=no_constant)
     except json.JSONDecodeError as error:
         raise DataError(
             path, f"not valid JSON: {error.msg}; expected one object per line", number, error.colno
         ) from None
+    except ValueError:  # Python reads no whole number of more than 4,300 digits
+        raise DataError(path, "a number is too long; put it in quotes", number) from None
     except RecursionError:
         raise DataError(path, "the JSON is nested too deeply; expected one flat object per line", number) from None
     if not isinstance(value, dict):
         raise DataError(path, f"expected a JSON object, found {type(value).__name__}", number, 1)
+    if "\\ud" in line.lower():  # the only way to half a character, which nothing later could encode
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise DataError(path, "\\ud800 to \\udfff must come in pairs; found one alone", number) from None
     return value
 
 
@@ -208,7 +222,7 @@ def _read_parquet(path: Path) -> Table:
         file = pq.ParquetFile(path)
         columns = list(file.schema_arrow.names)
     except (pa.ArrowException, OSError) as error:
-        raise DataError(path, f"not a readable Parquet file: {str(error).splitlines()[0]}") from None
+        raise DataError(path, f"not a readable Parquet file: {_first_line(error)}") from None
 
     def rows() -> Iterator[Row]:
         number = 0
@@ -218,9 +232,13 @@ def _read_parquet(path: Path) -> Table:
                     number += 1
                     yield Row(number, values)
         except (pa.ArrowException, OSError) as error:
-            raise DataError(path, f"damaged Parquet data: {error}", number + 1, unit="row") from None
+            raise DataError(path, f"damaged Parquet data: {_first_line(error)}", number + 1, unit="row") from None
 
     return Table(path, columns, rows(), "row")
+
+
+def _first_line(error: Exception) -> str:
+    return f"{str(error).splitlines()[0]}; copy or write the file again"
 
 
 def _read_dataset(path: Path) -> Table:
@@ -234,7 +252,8 @@ def _read_dataset(path: Path) -> Table:
     names = {c: f.int2str for c, f in dataset.features.items() if isinstance(f, datasets.ClassLabel)}
 
     def as_written(values: dict[str, Any]) -> dict[str, Any]:
-        return {c: names[c](v) if c in names and v is not None else v for c, v in values.items()}
+        # -1 is how a ClassLabel says that there is none
+        return {c: v if c not in names or v is None else names[c](v) if v >= 0 else None for c, v in values.items()}
 
     rows = (Row(number, as_written(values)) for number, values in enumerate(dataset, start=1))
     return Table(path, list(dataset.column_names), rows, "row")
@@ -257,13 +276,15 @@ def write_table(path: Path, format: str, columns: list[str], rows: Iterable[dict
         return _write_parquet(path, columns, rows)
     count = 0
     with _open_text_for_writing(path) as file:
-        delimited = csv.writer(file, delimiter="\t" if format == "tsv" else ",", lineterminator="\n")
+        # Line ends as in RFC 4180; with "\n" alone, Python before 3.13 leaves "\r" in a text unquoted.
+        delimited = csv.writer(file, delimiter="\t" if format == "tsv" else ",", lineterminator="\r\n")
         if format != "jsonl":
             delimited.writerow([inert(column) for column in columns])
         for row in rows:
             count += 1
             if format == "jsonl":
-                file.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
+                values = {name: None if _no_json(value) else value for name, value in row.items()}
+                file.write(json.dumps(values, ensure_ascii=False, default=str) + "\n")
             else:
                 delimited.writerow([_cell(value) for value in _record(path, columns, row)])
     return count
@@ -275,6 +296,10 @@ def _record(path: Path, columns: list[str], row: dict[str, Any]) -> list[Any]:
     if extra:
         raise DataError(path, f"the key {extra[0]!r} is not in the first row, so there is no column; write .jsonl")
     return [row.get(column) for column in columns]
+
+
+def _no_json(value: Any) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)
 
 
 def inert(cell: str) -> str:
@@ -300,7 +325,7 @@ def _cell(value: Any) -> str:
 
 
 def _open_text_for_writing(path: Path) -> io.TextIOWrapper:
-    raw: Any = gzip.GzipFile(path, "wb", mtime=0) if path.name.endswith(".gz") else path.open("wb")
+    raw: Any = gzip.GzipFile(path, "wb", mtime=0) if path.suffix.lower() == ".gz" else path.open("wb")
     return io.TextIOWrapper(raw, encoding="utf-8", newline="")
 
 
@@ -311,7 +336,7 @@ def _write_parquet(path: Path, columns: list[str], rows: Iterable[dict[str, Any]
             values[column].append(value)
     try:
         table = pa.table({column: pa.array(items) for column, items in values.items()})
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise DataError(path, f"a column mixes types and Parquet cannot hold that ({error}); write .jsonl") from None
-    pq.write_table(table, path)
+        pq.write_table(table, path)
+    except (pa.ArrowException, OverflowError) as error:
+        raise DataError(path, f"Parquet cannot hold a column, as when it mixes types ({error}); write .jsonl") from None
     return int(table.num_rows)

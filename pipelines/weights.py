@@ -79,6 +79,8 @@ def check_directory(path: Path) -> dict[str, Any]:
         refused = sorted(key for key in values if _asks_for_code(key, values[key]))
         if refused:
             raise BackboneError(f"{path}/{file}: the key {refused[0]!r} can load code and is refused; remove it")
+    if (path / "adapter_config.json").exists():  # transformers would load it, and other weights with it
+        raise BackboneError(f"{path}: adapter_config.json: adapters are not read; merge or remove it")
     if not list(path.glob("*.safetensors")):
         found = sorted(p.name for p in path.iterdir() if p.suffix in (".bin", ".pt", ".pth", ".ckpt", ".h5"))
         raise BackboneError(
@@ -91,7 +93,7 @@ def check_directory(path: Path) -> dict[str, Any]:
 def _asks_for_code(key: str, value: Any) -> bool:
     if key in ("auto_map", "custom_pipelines", "trust_remote_code") or key.endswith("_internal"):
         return True
-    return "attn_implementation" in key and isinstance(value, str) and ("/" in value or ":" in value)
+    return "attn_implementation" in key and any(mark in str(value) for mark in "/:")  # of a hub kernel
 
 
 def sha256_file(path: Path) -> str:

@@ -118,7 +118,7 @@ def main() -> None:
     try:
         app()
     except RootstockError as error:
-        if os.environ.get("RANK", "0") == "0":
+        if str(error) and os.environ.get("RANK", "0") == "0":
             stderr.print(f"error: {error}", markup=False, soft_wrap=True)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:

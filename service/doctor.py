@@ -42,7 +42,7 @@ def print_table(findings: dict[str, Any]) -> None:
         if isinstance(value, list):
             value = ", ".join(value) or "none"
         table.add_row(name, str(value))
-    Console(highlight=False).print(table)
+    Console(highlight=False, markup=False, emoji=False).print(table)
 
 
 def _backbone() -> str:

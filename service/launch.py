@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipelines.config import RunConfig
-from pipelines.errors import RootstockError, TrainingError
-
-STOP_GRACE_S = 60  # between SIGTERM to the workers and SIGKILL: a checkpoint fits in
+from pipelines.errors import ConfigError, RootstockError, TrainingError
 
 
 def is_worker() -> bool:
@@ -19,12 +17,14 @@ def is_worker() -> bool:
 
 
 def resolve_count(processes: int | Literal["auto"]) -> int:
-    """`auto` is one process for every GPU, or one."""
-    if processes != "auto":
-        return processes
-    from pipelines.device import process_count
+    """`auto` is one process for every GPU, or one. Raises ConfigError for more processes than GPUs."""
+    from pipelines.device import device, process_count
 
-    return process_count()
+    if processes == "auto":
+        return process_count()
+    if device().type == "cuda" and processes > process_count():
+        raise ConfigError(f"--processes: expected at most one for every GPU ({process_count()}), found {processes}")
+    return processes
 
 
 def check_first(config: RunConfig, out: Path) -> None:
@@ -42,13 +42,14 @@ def start(count: int, arguments: list[str]) -> None:
     Raises:
         RootstockError: the workers failed (the first of them has said why) or were stopped.
     """
+    threads = max(1, (os.cpu_count() or 1) // count)
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    os.environ.setdefault("LOGLEVEL", "CRITICAL")  # the launcher's own log: a worker has said what went wrong
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    threads = max(1, (os.cpu_count() or 1) // count)
-    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,

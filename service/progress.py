@@ -13,7 +13,7 @@ from pipelines.records import Checkpoint, Event, Finished, Scored, Stage, Step, 
 
 def show(events: Iterable[Event], quiet: bool = False) -> None:
     """Print events for people, to standard error. `quiet` (all processes but the main one) only consumes them."""
-    console = Console(stderr=True, highlight=False, quiet=quiet)
+    console = Console(stderr=True, highlight=False, emoji=False, quiet=quiet)
     columns = (
         TextColumn("  training"),
         BarColumn(bar_width=30),

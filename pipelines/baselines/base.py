@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from safetensors import SafetensorError
+
 from pipelines.backbones import Backbone
 from pipelines.baselines.embeddings import EmbeddingFeatures
 from pipelines.baselines.features import Features
@@ -64,6 +66,6 @@ def load_baseline(path: Path, backbone: Backbone, precision: Precision) -> Basel
     try:
         baseline = make_baseline(path.name, backbone, precision)
         baseline.load(path)
-    except (KeyError, OSError, json.JSONDecodeError) as error:
+    except (KeyError, OSError, json.JSONDecodeError, SafetensorError) as error:
         raise RunDirectoryError(f"{path}: cannot be read as a baseline: {error!r}") from None
     return baseline

@@ -76,12 +76,26 @@ class LogisticRegressionBaseline:
 
 
 def _folds(targets: IntArray, groups: IntArray, seed: int) -> list[tuple[IntArray, IntArray]]:
-    """Stratified folds that keep groups together; as many as the rarest class has groups, at most FOLDS."""
-    rarest = min(len(set(groups[targets == c].tolist())) for c in np.unique(targets))
-    splitter = StratifiedGroupKFold(max(2, min(FOLDS, rarest)), shuffle=True, random_state=seed)
-    folds: list[tuple[IntArray, IntArray]] = list(splitter.split(np.zeros(len(targets)), targets, groups))
+    """Stratified folds that keep groups together; as many as the rarest class has groups, at most FOLDS.
+
+    A class with a single group is trained on in every fold, since no model can name a class it has not seen. Where
+    nothing is left to hold out, the training items are the one fold.
+    """
+    everything = np.arange(len(targets))
+    pool, rarest = everything, 1
+    while len(pool) and rarest == 1:
+        of_class = {c: np.unique(groups[pool][targets[pool] == c]) for c in np.unique(targets[pool])}
+        rarest = min(len(own) for own in of_class.values())
+        alone = [own[0] for own in of_class.values() if len(own) == 1]
+        pool = pool[~np.isin(groups[pool], alone)]
+    if not len(pool):
+        return [(everything, everything)]
+    splitter = StratifiedGroupKFold(min(FOLDS, rarest), shuffle=True, random_state=seed)
+    held_out = [pool[test] for _, test in splitter.split(pool, targets[pool], groups[pool])]
+    folds = [(np.setdiff1d(everything, test), test) for test in held_out if len(test)]
     classes = len(np.unique(targets))
-    return [fold for fold in folds if len(fold[1]) and len(np.unique(targets[fold[0]])) == classes]
+    usable = [fold for fold in folds if len(np.unique(targets[fold[0]])) == classes]
+    return usable or [(everything, everything)]
 
 
 def _fit(
