@@ -120,6 +120,7 @@ def _likely(key: str, columns: list[str]) -> str | None:
         "data.text": ("text", "tweet", "content", "sentence", "body", "message", "caption", "description", "review"),
         "data.label": ("label", "class", "category", "target", "intent", "y"),
     }
+    usual["--text"] = usual["data.text"]
     return next((c for word in usual.get(key, ()) for c in columns if word in c.casefold()), None)
 
 

@@ -1,0 +1,1 @@
+"""Measurements against other tools and against logistic regression; DATA.md says where the data come from."""

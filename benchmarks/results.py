@@ -1,0 +1,54 @@
+"""Result files, benchmarks/results/<name>.jsonl: one JSON object per line, one line per finished row.
+
+Every row has a `key`. A benchmark asks `has` before it runs a row, so a stopped benchmark goes on where it was.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+Row = dict[str, Any]
+
+PACKAGES = ("torch", "transformers", "accelerate", "tokenizers", "scikit-learn")
+
+
+def results_file(name: str) -> Path:
+    """Where the rows of a benchmark are kept."""
+    return Path(__file__).parent / "results" / f"{name}.jsonl"
+
+
+def read(path: Path) -> list[Row]:
+    """All rows, in the order they were written; none if there is no file."""
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+
+
+def has(path: Path, key: str) -> bool:
+    """Is there a row with this key?"""
+    return any(row["key"] == key for row in read(path))
+
+
+def append(path: Path, row: Row) -> bool:
+    """Add a row. Returns False, and leaves the file alone, if its key is there already."""
+    if has(path, row["key"]):
+        return False
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    return True
+
+
+def markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; the first column is aligned left, the others right."""
+    rule = ["---"] + ["---:"] * (len(header) - 1)
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, rule, *lines))
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that decide speed and scores."""
+    return {package: importlib.metadata.version(package) for package in PACKAGES}
