@@ -71,10 +71,11 @@ class RunDirectory:
             unsure.rename(saved)  # whole or absent: a resume compares it
 
     def _check_same(self, before: str, now: str) -> None:
-        if before != now:
+        different = _differences(before, now) - {"output"}  # the same place may be spelled otherwise
+        if different:
             self.close()
             raise RunDirectoryError(
-                f"{self.partial}: the unfinished run has other settings: {', '.join(_differences(before, now))}; "
+                f"{self.partial}: the unfinished run has other settings: {', '.join(sorted(different))}; "
                 "use its config, or delete the directory and start afresh"
             )
 
@@ -125,9 +126,9 @@ def size_bytes(path: Path) -> int:
     return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
 
 
-def _differences(before: str, now: str) -> list[str]:
+def _differences(before: str, now: str) -> set[str]:
     first, second = _flat(yaml.safe_load(before)), _flat(yaml.safe_load(now))
-    return sorted(key for key in first.keys() | second.keys() if first.get(key) != second.get(key))
+    return {key for key in first.keys() | second.keys() if first.get(key) != second.get(key)}
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -32,22 +32,9 @@ CASES: dict[str, tuple[dict[str, Any], list[str], int, str]] = {
     ),
     "data": (
         {"data": {"train": "bad.csv", "text": "tweet"}},
-        [],
+        ["--processes", "1"],
         1,
         "error: bad.csv, line 3, column 2: expected UTF-8 text, found the byte 0xe9; save the file as UTF-8\n",
-    ),
-    "data in two processes": (
-        {"data": {"text": "tweet"}},
-        ["--processes", "2"],
-        1,
-        "error: toy.csv: no column 'tweet' (data.text); columns found: text, label, kind. "
-        "Did you mean `data.text: text`?\n",
-    ),
-    "classes": (
-        {"evaluation": {"positive": "rude"}},
-        ["--json"],
-        2,
-        "error: evaluation.positive: no class 'rude'; classes found: calm, harsh\n",
     ),
 }
 
@@ -74,9 +61,9 @@ def test_finetune_refuses(tmp_path: Path, case: str) -> None:
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
     assert done.stderr.endswith(message)
-    told = done.stderr.removesuffix(message).splitlines()
-    assert all(line.startswith("data: reading ") for line in told)  # the stage it was in, and nothing else
-    assert done.stdout == "" or "--json" in arguments
+    told = done.stderr.removesuffix(message).split("\n")
+    assert [line for line in told if line] in ([], ["data: reading bad.csv"])  # the stage it was in, and nothing else
+    assert done.stdout == ""
     assert sorted(tmp_path.rglob("*")) == before  # no runs/out, no runs/out.partial, no lock
 
 

@@ -48,6 +48,6 @@ def test_saved_for_one_backbone_it_is_refused_with_another(backbones: list[Backb
     first.save(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["backbone.json"]
     EmbeddingFeatures(backbones[0], "bf16").load(tmp_path)
-    with pytest.raises(RunDirectoryError, match="come from .*tiny0 with sha256") as refused:
+    with pytest.raises(RunDirectoryError, match=r"come from .*tiny0 with sha256") as refused:
         second.load(tmp_path)
     assert all(backbone.weights.sha256 in str(refused.value) for backbone in backbones)

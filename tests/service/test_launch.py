@@ -1,0 +1,107 @@
+"""Several processes on one machine: the same result as one, by our launcher and by torchrun; stopped and resumed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file
+
+from tests.toys import tiny_backbone, toy_config, toy_rows, write_csv, write_yaml
+
+ENVIRONMENT = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+ROOTSTOCK = [sys.executable, "-m", "service.cli", "finetune"]
+
+
+def prepared(folder: Path, dropout: float, **training: Any) -> Path:
+    """A config of 50 steps: 397 uneven items, so that the last batch is short and odd."""
+    tiny_backbone(folder / "tiny", hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout)
+    rows = toy_rows(500)
+    for row in rows[:150]:
+        row["label"] = "calm"
+    parts = {"train": rows[:397], "validation": rows[400:450], "test": rows[450:]}
+    data = {name: str(write_csv(folder / f"{name}.csv", part)) for name, part in parts.items()}
+    settings = {"epochs": 1, "class_weights": "balanced"} | training
+    raw = toy_config(folder, data=data, training=settings, baselines=["majority"])
+    return write_yaml(folder / "config.yaml", raw)
+
+
+def finetune(config: Path, out: str, *options: str) -> dict[str, Any]:
+    command = [*ROOTSTOCK, str(config), "--out", str(config.parent / out), *options]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return load_file(config.parent / out / "model/model.safetensors")
+
+
+def assert_agree(one: dict[str, Any], other: dict[str, Any]) -> None:
+    """Within 1e-4, but for key biases: softmax cancels them, so their gradient is rounding noise that Adam scales up."""
+    for name in one:
+        if not name.endswith("self.key.bias"):
+            np.testing.assert_allclose(one[name], other[name], atol=1e-4, err_msg=name)
+
+
+def test_two_processes_agree_with_one(tmp_path: Path) -> None:
+    """Dropout 0, class weights, fp32, 50 steps; once by --processes, once by torchrun."""
+    config = prepared(tmp_path, dropout=0.0)
+    one = finetune(config, "one", "--processes", "1")
+    start = load_file(tmp_path / "tiny/model.safetensors")
+    weight = "encoder.layer.2.output.dense.weight"
+    assert np.abs(one["bert." + weight] - start[weight]).max() > 0.05  # far more than the tolerance
+    assert_agree(one, finetune(config, "two", "--processes", "2"))
+    manifest = json.loads((tmp_path / "two/manifest.json").read_text())
+    assert manifest["processes"] == 2
+
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command = [*torchrun, "-m", "service.cli", "finetune", str(config), "--out", str(tmp_path / "torchrun")]
+    subprocess.run(command, env=ENVIRONMENT, capture_output=True, check=True)
+    assert_agree(one, load_file(tmp_path / "torchrun/model/model.safetensors"))
+
+
+def test_an_error_in_two_processes_is_one_message(tmp_path: Path) -> None:
+    config = prepared(tmp_path, dropout=0.0)
+    command = [*ROOTSTOCK, str(config), "--processes", "2", "--set", "data.text=body"]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.count("no column 'body'") == 1
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_ctrl_c_keeps_a_checkpoint_and_resume_ends_bit_for_bit(processes: str, tmp_path: Path) -> None:
+    config = prepared(tmp_path, dropout=0.1, epochs=12)
+    options = ["--processes", processes]
+    whole = finetune(config, "whole", *options)
+    out = tmp_path / "parts"
+    command = [*ROOTSTOCK, str(config), "--out", str(out), *options]
+    process = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    while not list((tmp_path / "parts.partial").glob("checkpoints/step-*")):
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    errors = process.communicate(timeout=60)[1]
+    assert process.returncode == 1, errors
+    assert "Traceback" not in errors
+    assert "--resume" in errors
+    assert not out.exists()
+    resumed = finetune(config, "parts", *options, "--resume")
+    for name in whole:
+        np.testing.assert_array_equal(whole[name], resumed[name], err_msg=name)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+def test_auto_uses_every_gpu(tmp_path: Path) -> None:
+    config = prepared(tmp_path, dropout=0.0)
+    command = [*ROOTSTOCK, str(config), "--out", str(tmp_path / "out")]
+    subprocess.run(command, check=True)
+    manifest = json.loads((tmp_path / "out/manifest.json").read_text())
+    assert manifest["processes"] == torch.cuda.device_count()

@@ -1,0 +1,99 @@
+"""Events as a terminal or a program reads them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from pipelines.records import Checkpoint, Event, Finished, Scored, Stage, Step, Validation
+from service.progress import _rate, print_json, show
+
+EVENTS: list[Event] = [
+    Stage("data", "reading [bold]/x[/y]/:cat:.csv"),
+    Step(1, 4, 0.5, 0.6931, 0.001, 123.4, 65.0),
+    Validation(2, 1.0, 0.5, 0.8125, 0.79, True),
+    Checkpoint(2),
+    Validation(4, 2.0, 0.6, 0.75, 0.7, False),
+    Scored("majority", 0.5, 1 / 3),
+    Finished(Path("runs/one"), "Worth it. By a lot."),
+]
+
+
+def test_people_read_stages_scores_and_the_verdict_on_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
+    show(EVENTS)
+    out, err = capsys.readouterr()
+    assert out == ""
+    lines = [line.rstrip() for line in err.splitlines() if line.strip()]
+    assert [line for line in lines if "steps" not in line] == [
+        "data: reading [bold]/x[/y]/:cat:.csv",  # neither markup nor emoji codes are interpreted
+        "  epoch 1: validation loss 0.500, accuracy 0.812, macro-F1 0.790 (best so far)",
+        "  epoch 2: validation loss 0.600, accuracy 0.750, macro-F1 0.700",
+        "  majority: test accuracy 0.500, macro-F1 0.333",
+        "Worth it. By a lot.",
+        "report: runs/one/report.html",
+    ]
+
+
+def test_long_lines_are_not_broken(capsys: pytest.CaptureFixture[str]) -> None:
+    """A path can be copied whole from a narrow terminal."""
+    path = Path("/" + "long/" * 60)
+    show([Finished(path, "Unclear.")])
+    assert f"report: {path / 'report.html'}" in capsys.readouterr().err.splitlines()
+
+
+@pytest.mark.parametrize(("seconds", "shown"), [(0.2, "0:00 left"), (59.6, "1:00 left"), (3725.0, "62:05 left")])
+def test_the_bar_tells_loss_rate_and_time_left(seconds: float, shown: str) -> None:
+    assert _rate(Step(1, 4, 0.5, 0.6931, 0.001, 123.4, seconds)) == f"loss 0.693  123 items/s  {shown}"
+
+
+def test_programs_read_one_json_object_per_line(capsys: pytest.CaptureFixture[str]) -> None:
+    print_json([*EVENTS, Stage("data", "zwei\nZeilen: ä")])
+    out, err = capsys.readouterr()
+    read = [json.loads(line) for line in out.splitlines()]
+    assert [event["event"] for event in read] == [
+        "stage", "step", "validation", "checkpoint", "validation", "scored", "finished", "stage",
+    ]  # fmt: skip
+    assert read[1] == {
+        "event": "step",
+        "step": 1,
+        "total_steps": 4,
+        "epoch": 0.5,
+        "loss": 0.6931,
+        "learning_rate": 0.001,
+        "items_per_second": 123.4,
+        "remaining_s": 65.0,
+    }
+    assert read[6] == {"event": "finished", "path": "runs/one", "sentence": "Worth it. By a lot."}
+    assert read[7]["message"] == "zwei\nZeilen: ä"
+    assert "ä" in out
+    assert err == ""
+
+
+@pytest.mark.parametrize("function", [show, print_json])
+def test_a_quiet_process_consumes_all_events_and_says_nothing(
+    function: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    taken = []
+
+    def events() -> Iterator[Event]:
+        for event in EVENTS:
+            taken.append(event)
+            yield event
+
+    function(events(), quiet=True)
+    out, err = capsys.readouterr()
+    assert taken == EVENTS
+    assert (out.strip(), err.strip()) == ("", "")
+
+
+@pytest.mark.parametrize("function", [show, print_json])
+def test_an_error_among_the_events_reaches_the_caller(function: Callable[..., None]) -> None:
+    def events() -> Iterator[Event]:
+        yield EVENTS[0]
+        raise ValueError("on the way")
+
+    with pytest.raises(ValueError, match="on the way"):
+        function(events())
