@@ -62,7 +62,7 @@ def training_curves(history: list[dict[str, Any]]) -> str:
         right.plot([e["epoch"] for e in checks], [e["macro_f1"] for e in checks], "o-", color=ACCENT)
         best = [e for e in checks if e["best"]][-1]
         right.plot([best["epoch"]], [best["macro_f1"]], "o", markersize=11, fillstyle="none", color=SECOND)
-        _label(right, "macro-F1 on validation (ring: kept)")
+        _label(right, "validation macro-F1")
         return _svg(figure)
 
 

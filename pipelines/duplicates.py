@@ -6,11 +6,12 @@ Near duplicates: MinHash signatures of character 5-grams, bucketed by LSH (Brode
 
 from __future__ import annotations
 
-import re
+import unicodedata
 import zlib
 from collections.abc import Hashable, Iterable, Sequence
 
 import numpy as np
+import regex
 from datasketch import MinHash, MinHashLSH
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
@@ -21,12 +22,12 @@ SIMILARITY = 0.8  # Jaccard similarity of character 5-grams from which two texts
 NGRAM = 5
 SIGNATURE = 64  # hash functions; candidates are confirmed exactly, so this only bounds how many are missed
 
-_NOISE = re.compile(r"https?://\S+|www\.\S+|@\w+|[^\w\s]|_")
+_NOISE = regex.compile(r"https?://\S+|www\.\S+|@\w+|[\p{P}\p{S}\p{C}]")  # marks stay: they are part of letters
 
 
 def normalise(text: str) -> str:
     """What exact duplicates share: lower case, without URLs, @mentions, punctuation and extra white space."""
-    words = _NOISE.sub(" ", text.casefold()).split()
+    words = _NOISE.sub(" ", unicodedata.normalize("NFC", text).casefold()).split()
     return " ".join(words) or text
 
 

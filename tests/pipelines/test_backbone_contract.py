@@ -1,4 +1,4 @@
-"""What every architecture must hold: parts found, frozen bytes, LoRA above the cut, plain transformers load the result."""
+"""What every architecture must hold: parts found, frozen bytes, LoRA above the cut, a model for plain transformers."""
 
 from __future__ import annotations
 

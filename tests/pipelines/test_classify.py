@@ -145,7 +145,7 @@ def test_misuse_is_refused_with_a_reason(plain: Path, tmp_path: Path) -> None:
         classify(plain, source, tmp_path / "out.jsonl")
     with pytest.raises(DataError, match="the column 'predicted_label' exists already"):
         classify(plain, source, tmp_path / "out.jsonl", text="body")
-    with pytest.raises(DataError, match="unknown format '.xlsx'"):
+    with pytest.raises(DataError, match=r"unknown format '\.xlsx'"):
         classify(plain, source, tmp_path / "out.xlsx")
     with pytest.raises(DataError, match="exists already; choose another --out"):
         classify(plain, source, source)
@@ -159,7 +159,7 @@ def test_an_incomplete_or_changed_model_is_refused(plain: Path, tmp_path: Path) 
     source = jsonl(tmp_path / "in.jsonl", toy_rows(2))
     weights = copy / "model/model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
-    with pytest.raises(RunDirectoryError, match="model/model.safetensors was changed after it was written"):
+    with pytest.raises(RunDirectoryError, match=r"model/model\.safetensors was changed after it was written"):
         classify(copy, source, tmp_path / "out.jsonl")
     (copy / "manifest.json").unlink()
     with pytest.raises(RunDirectoryError, match="not a complete run directory"):

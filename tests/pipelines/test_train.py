@@ -211,7 +211,7 @@ def test_a_loss_that_is_no_number_ends_the_run(tmp_path: Path) -> None:
     run = Run(tmp_path)
     with torch.no_grad():
         next(p for p in run.trunk.backbone.model.parameters() if p.requires_grad).fill_(float("nan"))
-    with pytest.raises(TrainingError, match="not a number at step 7; lower training.learning_rate"):
+    with pytest.raises(TrainingError, match=r"not a number at step 7; lower training\.learning_rate"):
         run.go()
 
 

@@ -43,7 +43,7 @@ def finetune(config: Path, out: str, *options: str) -> dict[str, Any]:
 
 
 def assert_agree(one: dict[str, Any], other: dict[str, Any]) -> None:
-    """Within 1e-4, but for key biases: softmax cancels them, so their gradient is rounding noise that Adam scales up."""
+    """Within 1e-4, but for key biases: softmax cancels them, their gradient is rounding noise that Adam scales up."""
     for name in one:
         if not name.endswith("self.key.bias"):
             np.testing.assert_allclose(one[name], other[name], atol=1e-4, err_msg=name)
@@ -75,6 +75,7 @@ def test_an_error_in_two_processes_is_one_message(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("processes", ["1", "2"])
 def test_ctrl_c_keeps_a_checkpoint_and_resume_ends_bit_for_bit(processes: str, tmp_path: Path) -> None:
     config = prepared(tmp_path, dropout=0.1, epochs=12)
