@@ -54,7 +54,7 @@ def finetune(
         config: what to do.
         out: the run directory, which must not exist; work is done in `OUT.partial`.
         resume: go on from the newest checkpoint in `OUT.partial`, if there is one.
-        stop: asked after every optimizer step; True saves a checkpoint and ends the run.
+        stop: asked after every optimizer step and before every baseline; True ends the run, what is done is kept.
 
     Yields:
         Events, the last of which is Finished.
@@ -125,6 +125,8 @@ def _finetune(
     systems = [_score_fine_tuned(splits, backbone, precision, progress, seconds, size_bytes(model))]
     yield _scored(systems[0], splits)
     for name in config.baselines:
+        if stop():
+            raise Interrupted("stopped after training; what is done was kept")
         yield Stage("baseline", name)
         systems.insert(-1, _score_baseline(name, config, splits, precision, run.partial / "baselines" / name))
         yield _scored(systems[-2], splits)

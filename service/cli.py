@@ -51,8 +51,8 @@ def finetune(
     from pipelines.run import finetune as run
 
     target = out or loaded.output
-    command = f"rootstock finetune {config} --out {target} --resume"
-    _follow(lambda stop: run(loaded, target, resume=resume, stop=stop), json_lines, command)
+    again = "go on with the same command and --resume"
+    _follow(lambda stop: run(loaded, target, resume=resume, stop=stop), json_lines, again)
 
 
 @app.command()
@@ -87,7 +87,7 @@ def demo(
     """Run the brand-safety comparison on embedded data and weights."""
     from pipelines.demo import demo as run
 
-    _follow(lambda stop: run(out, stop=stop), json_lines, f"rootstock demo --out {out}")
+    _follow(lambda stop: run(out, stop=stop), json_lines, "the demo starts afresh when it is run again")
 
 
 @app.command()
@@ -100,17 +100,23 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="as JSON")] = Fa
 
 
 def _follow(events: Callable[[Callable[[], bool]], Any], json_lines: bool, again: str) -> None:
-    """Show a run's events; Ctrl-C or SIGTERM asks it to stop at the next step."""
+    """Show a run's events; Ctrl-C or SIGTERM asks it to stop at the next step, a second one stops it at once."""
     from service.progress import print_json, show
 
     asked = threading.Event()
+
+    def ask(*_: object) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt  # the second time at once
+        asked.set()
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: asked.set())
+        signal.signal(number, ask)
     quiet = os.environ.get("RANK", "0") != "0"
     try:
         (print_json if json_lines else show)(events(asked.is_set), quiet)
     except Interrupted as stopped:
-        raise Interrupted(f"{stopped}; go on with: {again}") from None
+        raise Interrupted(f"{stopped}; {again}") from None
 
 
 def main() -> None:

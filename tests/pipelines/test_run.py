@@ -182,6 +182,14 @@ def test_a_run_killed_among_the_baselines_keeps_them(make_config: MakeConfig, tm
     assert (tmp_path / "out/baselines/majority/model.json").stat().st_mtime_ns == saved
 
 
+def test_a_run_can_be_stopped_between_baselines(make_config: MakeConfig, tmp_path: Path) -> None:
+    asked = iter(range(100))  # 10 steps of training, then once before every baseline
+    with pytest.raises(Interrupted, match="stopped after training; what is done was kept"):
+        run(make_config(), tmp_path / "out", stop=lambda: next(asked) == 11)
+    assert (tmp_path / "out.partial/baselines/majority").is_dir()
+    assert isinstance(run(make_config(), tmp_path / "out", resume=True)[-1], Finished)
+
+
 def test_a_complete_run_is_never_overwritten(make_config: MakeConfig, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out/manifest.json").write_text("{}")
