@@ -37,5 +37,5 @@ clean:
 $(READY): constraints.txt pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --constraint constraints.txt pip torch
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	$(BIN)/pip install -qq --constraint constraints.txt --editable ".[dev]"
 	touch $(READY)

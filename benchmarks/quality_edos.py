@@ -45,7 +45,7 @@ def run_seed(seed: int, runs: Path, path: Path, overrides: list[str]) -> None:
 
 
 def rows_of(report: dict[str, Any], seed: int) -> list[results.Row]:
-    """One row per system: macro-F1 (0 to 1) with its 95% interval, training seconds. Fine-tuning comes last."""
+    """One row per system: macro-F1 (0 to 1) with its 95% interval. Fine-tuning comes last."""
     shared = {name: report[name] for name in ("n_train", "n_validation", "n_test", "precision", "freeze_sentence")}
     rows = [
         {
@@ -54,7 +54,6 @@ def rows_of(report: dict[str, Any], seed: int) -> list[results.Row]:
             "system": system["name"],
             "macro_f1": system["metrics"]["macro_f1"],
             "macro_f1_ci": system["metrics"]["macro_f1_ci"],
-            "train_seconds": system["train_seconds"],
             **shared,
             "versions": results.versions(),
         }
@@ -71,7 +70,7 @@ def _key(system: str, seed: int) -> str:
 
 
 def systems_table(rows: list[results.Row]) -> str:
-    """Markdown: mean macro-F1 over seeds, then each seed's with its 95% interval, then median training seconds."""
+    """Markdown: mean macro-F1 over seeds, then each seed's with its 95% interval."""
     seeds = sorted({row["seed"] for row in rows})
     lines = []
     for system in dict.fromkeys(row["system"] for row in rows):
@@ -81,12 +80,9 @@ def systems_table(rows: list[results.Row]) -> str:
                 system,
                 f"{statistics.mean(row['macro_f1'] for row in own.values()):.3f}",
                 *(_with_interval(own[seed]) if seed in own else "–" for seed in seeds),
-                f"{statistics.median(row['train_seconds'] for row in own.values()):.1f}",
             ]
         )
-    return results.markdown(
-        ["system", "macro-F1, mean", *(f"seed {seed} (95% interval)" for seed in seeds), "training, median s"], lines
-    )
+    return results.markdown(["system", "macro-F1, mean", *(f"seed {seed} (95% interval)" for seed in seeds)], lines)
 
 
 def _with_interval(row: results.Row) -> str:
