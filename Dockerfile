@@ -13,7 +13,9 @@ RUN .venv/bin/rootstock doctor
 FROM python:3.11-slim
 WORKDIR /app
 COPY --from=build /app/.venv ./.venv
-ENV PATH=/app/.venv/bin:$PATH HF_HUB_OFFLINE=1
+RUN mkdir work && chmod 1777 work
+ENV PATH=/app/.venv/bin:$PATH HF_HUB_OFFLINE=1 HOME=/tmp
+WORKDIR /app/work
 USER 10001:10001
 ENTRYPOINT ["rootstock"]
 CMD ["--help"]

@@ -11,7 +11,7 @@ Reading order (each module may import those before it, never those after)::
     trunk, lora                        freeze the lower layers; adapters above them
     batches -> predict                 token batches; logits in input order
     checkpoint -> train                resumable state on disk; the one training loop, which yields events
-    wordlists -> baselines             majority and three logistic regressions
+    baselines                          majority and three logistic regressions
     evaluate -> charts, card, report   score the test part once; one HTML file
     artifacts                          the run directory: complete or absent
     run, classify, demo                the three things a user does, each on one page

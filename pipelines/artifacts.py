@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from filelock import FileLock, Timeout
 
 from pipelines import durable
@@ -27,6 +26,7 @@ from pipelines.errors import RunDirectoryError
 from pipelines.records import Event
 
 CHECKPOINTS = "checkpoints"
+_IDENTITY = "identity.json"  # of an unfinished run
 _PACKAGES = ("torch", "transformers", "accelerate", "peft", "datasets", "scikit-learn", "numpy")
 
 
@@ -42,41 +42,52 @@ class RunDirectory:
         self.partial = target.with_name(target.name + ".partial")
         self._lock = FileLock(self.partial.with_name(f".{self.partial.name}.lock"))
 
-    def open(self, config: RunConfig, resume: bool) -> None:
+    def open(self, config: RunConfig, provenance: dict[str, Any], resume: bool) -> None:
         """Take the directory for this process.
 
+        Args:
+            config: resolved.
+            provenance: what else decides the result, digests of data and weights among it; goes into the manifest.
+            resume: go on with an unfinished run of the same config and provenance.
+
         Raises:
-            RunDirectoryError: it is complete already, unfinished (without `resume`), in use, or of another config.
+            RunDirectoryError: it cannot be made, is complete already, unfinished (without `resume`), in use, or of
+                another config, data or weights.
         """
         refuse_existing(self.target)
-        self.target.parent.mkdir(parents=True, exist_ok=True)
         try:
+            self.target.parent.mkdir(parents=True, exist_ok=True)
             self._lock.acquire(timeout=0)
         except Timeout:
             raise RunDirectoryError(f"{self.partial}: another process is working on this run") from None
-        text = config.to_yaml()
-        saved = self.partial / "config.yaml"
-        if saved.exists():
-            if not resume:
-                self.close()
-                raise RunDirectoryError(
-                    f"{self.partial}: an unfinished run is here; add --resume to go on with it, or delete the directory"
-                )
-            self._check_same(saved.read_text(encoding="utf-8"), text)
-        else:
+        except OSError as error:
+            raise RunDirectoryError(f"{self.target}: cannot be written: {error.strerror}") from None
+        try:
+            self._open_partial(config.model_dump(mode="json", exclude_none=True) | {"from": provenance}, resume)
+            (self.partial / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
+        except BaseException:
+            self.close()
+            raise
+
+    def _open_partial(self, identity: dict[str, Any], resume: bool) -> None:
+        saved = self.partial / _IDENTITY
+        if not saved.exists():
             durable.discard(self.partial)
             self.partial.mkdir()
-            unsure = self.partial / ".config.yaml"
-            unsure.write_text(text, encoding="utf-8")
+            unsure = saved.with_name("." + _IDENTITY)
+            durable.write_json(unsure, identity)
             unsure.rename(saved)  # whole or absent: a resume compares it
-
-    def _check_same(self, before: str, now: str) -> None:
-        different = _differences(before, now) - {"output"}  # the same place may be spelled otherwise
+            return
+        if not resume:
+            raise RunDirectoryError(
+                f"{self.partial}: an unfinished run is here; add --resume to go on with it, or delete the directory"
+            )
+        before = json.loads(saved.read_text(encoding="utf-8"))
+        different = _differences(before, identity) - {"output"}  # the same place may be spelled otherwise
         if different:
-            self.close()
             raise RunDirectoryError(
                 f"{self.partial}: the unfinished run has other settings: {', '.join(sorted(different))}; "
-                "use its config, or delete the directory and start afresh"
+                "restore them, or delete the directory and start afresh"
             )
 
     def record(self, event: Event) -> None:
@@ -84,10 +95,17 @@ class RunDirectory:
         with (self.partial / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(event.to_json(), ensure_ascii=False) + "\n")
 
-    def finish(self, details: dict[str, Any]) -> None:
+    def replace_metrics(self, history: list[dict[str, Any]]) -> None:
+        """Write metrics.jsonl anew: a resumed run has appended the steps that it repeated."""
+        lines = [json.dumps(event, ensure_ascii=False) + "\n" for event in history]
+        (self.partial / "metrics.jsonl").write_text("".join(lines), encoding="utf-8")
+
+    def finish(self) -> None:
         """Drop the checkpoints, write the manifest, make the run visible."""
         durable.discard(self.partial / CHECKPOINTS)
-        durable.publish(self.partial, self.target, details | environment())
+        identity = json.loads((self.partial / _IDENTITY).read_text(encoding="utf-8"))
+        (self.partial / _IDENTITY).unlink()
+        durable.publish(self.partial, self.target, identity["from"] | environment())
         self.close()
 
     def abandon(self) -> None:
@@ -126,8 +144,8 @@ def size_bytes(path: Path) -> int:
     return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
 
 
-def _differences(before: str, now: str) -> set[str]:
-    first, second = _flat(yaml.safe_load(before)), _flat(yaml.safe_load(now))
+def _differences(before: dict[str, Any], now: dict[str, Any]) -> set[str]:
+    first, second = _flat(before), _flat(now)
     return {key for key in first.keys() | second.keys() if first.get(key) != second.get(key)}
 
 

@@ -73,7 +73,7 @@ def model_card(report: dict[str, Any], config: RunConfig, title: str) -> str:
         freeze=report["freeze_sentence"],
         sentence=report["verdict"]["sentence"],
         rows="\n".join(_row(system) for system in report["systems"]),
-        max_length=config.data.max_length,
+        max_length=report["max_length"],
         **{name: f"{report[name]:,}" for name in ("n_train", "n_validation", "n_test")},
     )
 

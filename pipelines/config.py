@@ -104,9 +104,9 @@ class DataConfig(Section):
     label: str  # column that holds the class
     id: str | None = None  # column; default: the row number
     group: str | None = None  # column; items of one group never straddle two parts
-    slices: tuple[str, ...] = ()  # columns to report separately
-    max_train_items: PositiveInt | None = None  # training and validation together, after the test part is set aside
-    max_length: PositiveInt = 256  # tokens
+    slices: tuple[str, ...] = ()  # columns kept beside every prediction
+    max_train_items: PositiveInt | None = None  # of data.train, after a test fraction and before a validation fraction
+    max_length: int = Field(default=256, ge=8)  # tokens, special ones included
 
     @field_validator("slices")
     @classmethod

@@ -20,7 +20,7 @@ from pipelines.config import DataConfig, SplitFile
 from pipelines.duplicates import exact_groups, group_items, number_by
 from pipelines.errors import DataError
 from pipelines.records import IntArray, Splits, column
-from pipelines.tables import Row, Table, read_table
+from pipelines.tables import Row, Table, read_table, unit_of
 
 MIN_PER_CLASS = 5  # examples of every class outside a given test part
 
@@ -194,6 +194,7 @@ def _check_classes(parts: dict[str, Dataset], config: DataConfig) -> None:
                     f"the label {label!r} does not occur in the training part (labels there: {_listed(list(counts))}); "
                     "add training examples of it or remove the row",
                     line,
+                    unit=unit_of(source.path),
                 )
 
 
@@ -271,8 +272,20 @@ def _cut(items: Dataset, pool: IntArray, fraction: float, seed: int) -> tuple[In
     strata = number_by([tuple(sorted(names)) for names in members.values()])
     size = max(1, round(fraction * len(members)))
     cut = resample(list(members), replace=False, n_samples=size, stratify=strata, random_state=seed)
+    cut = [*cut, *_of_missing_labels(members, cut, seed)]
     inside = np.isin(groups, cut)
     return pool[~inside], pool[inside]
+
+
+def _of_missing_labels(members: dict[int, set[str]], cut: list[int], seed: int) -> list[int]:
+    """One more group for every label that the cut lacks and that two groups or more have."""
+    found = set().union(*(members[group] for group in cut))
+    rng = np.random.default_rng(seed)
+    more = []
+    for label in sorted(set().union(*members.values()) - found):
+        having = sorted(group for group, names in members.items() if label in names)
+        more += [int(rng.choice(having))] if len(having) > 1 else []
+    return more
 
 
 def _limit(items: Dataset, pool: IntArray, most: int | None, seed: int, counts: dict[str, int]) -> IntArray:

@@ -13,7 +13,8 @@ from pipelines.errors import RunDirectoryError
 from pipelines.records import Event, Finished
 from pipelines.run import finetune
 
-STAGES = "stages"
+STAGES, STAGE = "stages", "general"
+REPORTS = ("report.json", "report.html")
 
 
 def demo(out: Path, stop: Callable[[], bool] = lambda: False) -> Iterator[Event]:
@@ -24,18 +25,27 @@ def demo(out: Path, stop: Callable[[], bool] = lambda: False) -> Iterator[Event]
     Raises:
         RunDirectoryError: something else than a demo stands at `out`.
     """
-    if out.exists() and not (out / STAGES).is_dir():
-        raise RunDirectoryError(f"{out}: exists and is not an earlier demo; choose another --out")
+    refuse_what_is_no_demo(out)
     discard(out)
-    run = out / STAGES / "general"
+    run = out / STAGES / STAGE
     with as_file(files("pipelines") / "examples" / "brand_safety") as folder:
         for event in finetune(example_config(folder), run, stop=stop):
             if isinstance(event, Finished):
-                for name in ("report.json", "report.html"):
+                for name in REPORTS:
                     shutil.copyfile(run / name, out / name)
                 yield Finished(out, event.sentence)
             else:
                 yield event
+
+
+def refuse_what_is_no_demo(out: Path) -> None:
+    """Raise RunDirectoryError unless `out` is absent or holds only what a demo leaves: it will be deleted."""
+    if not out.exists():
+        return
+    stages = [path.name for path in (out / STAGES).iterdir()] if (out / STAGES).is_dir() else ["missing"]
+    strange = {path.name for path in out.iterdir()} - {STAGES, *REPORTS} if out.is_dir() else {out.name}
+    if strange or any(name.strip(".").split(".")[0] != STAGE for name in stages):
+        raise RunDirectoryError(f"{out}: exists and is not an earlier demo; choose another --out")
 
 
 def example_config(folder: Path) -> RunConfig:

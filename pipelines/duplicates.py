@@ -20,7 +20,10 @@ from pipelines.records import IntArray
 
 SIMILARITY = 0.8  # Jaccard similarity of character 5-grams from which two texts count as near duplicates
 NGRAM = 5
-SIGNATURE = 64  # hash functions; candidates are confirmed exactly, so this only bounds how many are missed
+SIGNATURE = 128  # hash functions
+CANDIDATES = (
+    0.5  # similarity that LSH aims at: it then misses less than 1 in 1,000 pairs at SIMILARITY (confirmed exactly)
+)
 
 _NOISE = regex.compile(r"https?://\S+|www\.\S+|@\w+|[\p{P}\p{S}\p{C}]")  # marks stay: they are part of letters
 
@@ -43,7 +46,7 @@ def near_duplicate_pairs(texts: Sequence[str]) -> list[tuple[int, int]]:
     two million comparisons.
     """
     ngrams = [_ngrams(normalise(text)) for text in texts]
-    index = MinHashLSH(threshold=SIMILARITY - 0.1, num_perm=SIGNATURE)  # recall here, precision below
+    index = MinHashLSH(threshold=CANDIDATES, num_perm=SIGNATURE)  # recall here, precision below
     pairs: list[tuple[int, int]] = []
     parent = list(range(len(texts)))
 

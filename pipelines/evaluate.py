@@ -116,6 +116,7 @@ def _system(system: SystemScore, targets: IntArray, positive: int, resampled: di
         "metrics": metrics,
         "validation_macro_f1": system.validation_macro_f1,
         "train_seconds": system.train_seconds,
+        "store": system.store,
         "items_per_second": system.items_per_second,
         "size_bytes": system.size_bytes,
         "details": system.details,

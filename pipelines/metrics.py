@@ -5,6 +5,7 @@ All take class probabilities as `predictions`, N rows of C, and class numbers as
 
 from __future__ import annotations
 
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import datasets
@@ -116,7 +117,9 @@ def all_metrics(probabilities: FloatArray, targets: IntArray, positive: int) -> 
         positive: the class that binary areas under curves refer to.
     """
     values: dict[str, Any] = {}
-    for metric in (Accuracy, MacroF1, PerClass, AreasUnderCurves, CalibrationError):
-        options = {"positive": positive} if metric is AreasUnderCurves else {}
-        values |= metric(keep_in_memory=True).compute(predictions=probabilities, references=targets, **options)
+    with TemporaryDirectory() as cache:  # evaluate always makes one; the home directory may be read-only
+        for metric in (Accuracy, MacroF1, PerClass, AreasUnderCurves, CalibrationError):
+            options = {"positive": positive} if metric is AreasUnderCurves else {}
+            module = metric(keep_in_memory=True, cache_dir=cache)
+            values |= module.compute(predictions=probabilities, references=targets, **options)
     return values

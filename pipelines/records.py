@@ -51,6 +51,7 @@ class SystemScore:
         train_seconds: see the report contract; 0.0 where nothing is trained.
         items_per_second: from text to probabilities, on the test part.
         size_bytes: on disk.
+        store: of activations while training: off, cold or warm.
         details: what was chosen, such as regularisation, for the report.
     """
 
@@ -61,6 +62,7 @@ class SystemScore:
     items_per_second: float
     size_bytes: int
     details: dict[str, Any] = field(default_factory=dict)
+    store: str = "off"
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,7 @@ def finetune(
     accelerator = start_accelerator(precision, config.training.trackers, run.partial)
     config = _resolved(config, trunk, precision, accelerator, out)
     if accelerator.is_main_process:
-        run.open(config, resume)
+        run.open(config, _provenance(config, splits, backbone, precision), resume)
     accelerator.wait_for_everyone()
     try:
         yield from _finetune(config, splits, trunk, precision, accelerator, run, stop)
@@ -86,7 +86,8 @@ def finetune(
         run.close()
         raise
     except BaseException:
-        run.abandon()
+        if accelerator.is_main_process:
+            run.abandon()
         raise
 
 
@@ -103,11 +104,9 @@ def _finetune(
     backbone = trunk.backbone
     yield Stage("train", _what_is_trained(trunk))
     started = time.perf_counter()
-    training, validation = (
-        TrainingData(backbone.encode(column(part, "text")), splits.targets(part))
-        for part in (splits.train, splits.validation)
-    )
+    training = _encoded(splits, splits.train, backbone)
     tokenization = time.perf_counter() - started
+    validation = _encoded(splits, splits.validation, backbone)
     accelerator.init_trackers("tensorboard")
     checkpoints = Checkpoints(run.partial / CHECKPOINTS)
     events = train(trunk, training, validation, config.training, accelerator, precision, checkpoints, stop)
@@ -115,6 +114,7 @@ def _finetune(
     accelerator.end_training()
     if not accelerator.is_main_process:
         return
+    run.replace_metrics(progress.history)
 
     model = run.partial / "model"
     if backbone.adapter is not None:
@@ -122,18 +122,21 @@ def _finetune(
         lora.merge(backbone)
     backbone.save(model)
     seconds = tokenization + progress.seconds
-    systems = [_score_fine_tuned(splits, backbone, precision, progress, seconds, size_bytes(model))]
-    yield _scored(systems[0], splits)
+    tuned = _score_fine_tuned(splits, backbone, precision, progress, seconds, size_bytes(model))
+    yield _scored(tuned, splits)
+    pretrained = _backbone(config, splits)
+    baselines: list[SystemScore] = []
     for name in config.baselines:
         if stop():
             raise Interrupted("stopped after training; what is done was kept")
         yield Stage("baseline", name)
-        systems.insert(-1, _score_baseline(name, config, splits, precision, run.partial / "baselines" / name))
-        yield _scored(systems[-2], splits)
+        path = run.partial / "baselines" / name
+        baselines.append(_score_baseline(name, config.training.seed, splits, pretrained, precision, path))
+        yield _scored(baselines[-1], splits)
 
     yield Stage("report", "scoring the test part")
-    report = _write_report(config, splits, systems, trunk, progress, precision, run)
-    run.finish(_provenance(config, splits, backbone, precision))
+    report = _write_report(config, splits, [*baselines, tuned], trunk, progress, precision, run)
+    run.finish()
     yield Finished(run.target, report["verdict"]["sentence"])
 
 
@@ -150,6 +153,10 @@ def _backbone(config: RunConfig, splits: Splits) -> Backbone:
     return load_text_backbone(config.backbone, splits.labels, config.data.max_length, config.training.seed)
 
 
+def _encoded(splits: Splits, part: Dataset, backbone: Backbone) -> TrainingData:
+    return TrainingData(backbone.encode(column(part, "text")), splits.targets(part))
+
+
 def _depth(config: RunConfig) -> Any:
     """LoRA leaves the base weights alone, so `freeze: none` with LoRA freezes the embeddings at least."""
     lora_on_all = config.adapter.type == "lora" and config.backbone.freeze == "none"
@@ -162,7 +169,11 @@ def _resolved(config: RunConfig, trunk: Trunk, precision: Precision, accelerator
     if rate == "auto":
         rate = auto_learning_rate(trunk.frozen_share, config.adapter.type == "lora")
     chosen = {"learning_rate": rate, "precision": precision, "processes": accelerator.num_processes}
-    return config.model_copy(update={"training": config.training.model_copy(update=chosen), "output": out})
+    sections = {
+        "training": config.training.model_copy(update=chosen),
+        "backbone": config.backbone.model_copy(update={"freeze": _depth(config)}),
+    }
+    return config.model_copy(update=sections | {"output": out})
 
 
 def _what_is_trained(trunk: Trunk) -> str:
@@ -206,20 +217,21 @@ def _score_fine_tuned(
     started = time.perf_counter()
     probabilities = predict_probabilities(backbone, backbone.encode(texts), precision)
     rate = len(texts) / (time.perf_counter() - started)
-    details = {"best_step": progress.best_step, "store": "off"}
+    details = {"best_step": progress.best_step}
     return SystemScore(FINE_TUNED, probabilities, progress.best_macro_f1, seconds, rate, size, details)
 
 
-def _score_baseline(name: str, config: RunConfig, splits: Splits, precision: Precision, path: Path) -> SystemScore:
+def _score_baseline(
+    name: str, seed: int, splits: Splits, pretrained: Backbone, precision: Precision, path: Path
+) -> SystemScore:
     """Train a baseline on the training part, or load it where an interrupted run has left it."""
-    pretrained = _backbone(config, splits)
     if path.exists():
         baseline = load_baseline(path, pretrained, precision)
     else:
         baseline = make_baseline(name, pretrained, precision)
         texts, targets = column(splits.train, "text"), splits.targets(splits.train)
         started = time.perf_counter()
-        baseline.fit(texts, targets, np.array(column(splits.train, "group")), len(splits.labels), config.training.seed)
+        baseline.fit(texts, targets, np.array(column(splits.train, "group")), len(splits.labels), seed)
         baseline.details["train_seconds"] = time.perf_counter() - started
         staging = path.with_name("." + name)
         discard(staging)
@@ -258,6 +270,7 @@ def _write_report(
         "task": config.task,
         "backbone": {"name": trunk.backbone.name, "revision": trunk.backbone.weights.revision},
         "freeze_sentence": _freeze_sentence(trunk) + (", LoRA above" if config.adapter.type == "lora" else ""),
+        "max_length": trunk.backbone.max_length,
         "precision": precision,
         "bootstrap": config.evaluation.bootstrap,
         "training": {"history": progress.history, "best_step": progress.best_step, "steps": progress.step},

@@ -57,6 +57,11 @@ def table_format(path: Path) -> str:
     return found
 
 
+def unit_of(path: Path) -> str:
+    """What a Row's line counts: "line" of a text format, "row" of a binary one."""
+    return "row" if table_format(path) in ("parquet", "dataset") else "line"
+
+
 def read_table(path: Path) -> Table:
     """Open a table. Raises DataError when it is missing, empty, or not what its name says; rows raise later."""
     if not path.exists():
@@ -283,8 +288,7 @@ def write_table(path: Path, format: str, columns: list[str], rows: Iterable[dict
         for row in rows:
             count += 1
             if format == "jsonl":
-                values = {name: None if _no_json(value) else value for name, value in row.items()}
-                file.write(json.dumps(values, ensure_ascii=False, default=str) + "\n")
+                file.write(json.dumps(_json_value(row), ensure_ascii=False, default=str) + "\n")
             else:
                 delimited.writerow([_cell(value) for value in _record(path, columns, row)])
     return count
@@ -298,8 +302,13 @@ def _record(path: Path, columns: list[str], row: dict[str, Any]) -> list[Any]:
     return [row.get(column) for column in columns]
 
 
-def _no_json(value: Any) -> bool:
-    return isinstance(value, float) and not math.isfinite(value)
+def _json_value(value: Any) -> Any:
+    """NaN and infinity, which JSON lacks, become null at any depth."""
+    if isinstance(value, dict):
+        return {name: _json_value(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_json_value(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def inert(cell: str) -> str:
@@ -320,7 +329,7 @@ def _cell(value: Any) -> str:
     if isinstance(value, str):
         return inert(value)
     if isinstance(value, dict | list):
-        return json.dumps(value, ensure_ascii=False, default=str)
+        return json.dumps(_json_value(value), ensure_ascii=False, default=str)
     return str(value)
 
 

@@ -53,7 +53,8 @@ class Progress:
     best_step: int = 0
     epochs_without_gain: int = 0
     seconds: float = 0.0  # training only: validation and saving excluded
-    history: list[dict[str, Any]] = field(default_factory=list)  # one entry per validation
+    pending: list[float] = field(default_factory=list)  # losses since the last Step event
+    history: list[dict[str, Any]] = field(default_factory=list)  # Step and Validation events
 
 
 def class_weights(targets: IntArray, classes: int, mode: str) -> FloatArray:
@@ -92,7 +93,8 @@ class Loop:
         self.schedule = get_scheduler("linear", raw, warmup, self.total_steps)
 
     def step(self, batch: IntArray, step: int) -> torch.Tensor:
-        """One optimizer step on a global batch; returns its class-weighted mean loss.
+        """One optimizer step on a global batch; returns this process's part of its class-weighted mean loss, times
+        the number of processes.
 
         The loss is normalised over the global batch, not per process, so that the number of processes does not
         change the gradient. Gradients are averaged over processes, hence the factor `world`.
@@ -115,7 +117,7 @@ class Loop:
         if not accelerator.optimizer_step_was_skipped:
             self.schedule.step()
         self.optimizer.zero_grad()
-        return accelerator.reduce(total, reduction="mean") if world > 1 else total
+        return total
 
     def _loss(self, items: IntArray, weights: FloatArray) -> torch.Tensor:
         """Weighted sum of the cross-entropies of B items."""
@@ -173,7 +175,8 @@ def train(
         accelerator: all its processes must call this alike.
         precision: of validation; the accelerator has the same.
         checkpoints: the newest is resumed; written by the main process.
-        stop: asked after every step; True saves a checkpoint and raises.
+        stop: asked after every step (several processes answer at the next Step event); True saves a checkpoint and
+            raises.
 
     Raises:
         Interrupted: after `stop`; the checkpoint is complete.
@@ -195,25 +198,27 @@ def train(
         batches = epoch_batches(loop.lengths, config.batch_size, config.seed, progress.epoch)
         trunk.train()
         session.start()
-        losses: list[torch.Tensor] = []
+        losses = [torch.tensor(loss, device=accelerator.device) for loss in progress.pending]
         for batch in batches[progress.step - progress.epoch * loop.steps_per_epoch :]:
             losses.append(loop.step(batch, progress.step))
             progress.step += 1
             session.items += len(batch)
-            if progress.step % REPORT_STEPS == 0 or progress.step % loop.steps_per_epoch == 0:
+            reporting = progress.step % REPORT_STEPS == 0 or progress.step % loop.steps_per_epoch == 0
+            if reporting:
                 yield _step_event(loop, progress, losses, session)
                 losses = []
-            if stop():
-                accelerator.set_trigger()
-            stopping = accelerator.check_trigger()
+            stopping = _asked_to_stop(stop, accelerator, reporting)
             if stopping or (config.checkpoint_steps and progress.step % config.checkpoint_steps == 0):
                 session.stop()
+                progress.pending = [_finite(float(loss), progress.step) for loss in losses]
                 yield from checkpoint()
                 if stopping:
+                    accelerator.wait_for_everyone()  # or the launcher ends the one that is still saving
                     raise Interrupted(f"stopped at step {progress.step} of {loop.total_steps}; a checkpoint was kept")
                 session.start()
         session.stop()
         progress.epoch += 1
+        progress.pending = []
         event = _validate(loop, validation, precision, progress)
         if event.best:
             best = loop.weights()
@@ -248,11 +253,8 @@ def _validate(loop: Loop, data: TrainingData, precision: Precision, progress: Pr
 
 
 def _step_event(loop: Loop, progress: Progress, losses: list[torch.Tensor], session: _Clock) -> Step:
-    loss = float(torch.stack(losses).mean())
-    if not math.isfinite(loss):
-        raise TrainingError(
-            f"the loss is not a number at step {progress.step}; lower training.learning_rate or use precision fp32"
-        )
+    mean = torch.stack(losses).mean()
+    loss = _finite(float(loop.accelerator.reduce(mean, reduction="mean")), progress.step)
     session.update()
     rate = session.items / session.seconds
     remaining = (loop.total_steps - progress.step) * loop.config.batch_size / rate
@@ -262,6 +264,23 @@ def _step_event(loop: Loop, progress: Progress, losses: list[torch.Tensor], sess
     )
     progress.history.append(event.to_json())
     return event
+
+
+def _finite(loss: float, step: int) -> float:
+    if not math.isfinite(loss):
+        raise TrainingError(
+            f"the loss is not a number at step {step}; lower training.learning_rate or use precision fp32"
+        )
+    return loss
+
+
+def _asked_to_stop(stop: Callable[[], bool], accelerator: Accelerator, reporting: bool) -> bool:
+    """Whether to stop now: all processes must agree, and agreeing waits, so several do it only where they report."""
+    if accelerator.num_processes == 1:
+        return stop()
+    if stop():
+        accelerator.set_trigger()
+    return reporting and bool(accelerator.check_trigger())
 
 
 def _patience_is_over(progress: Progress, config: TrainingConfig) -> bool:

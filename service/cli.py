@@ -97,17 +97,19 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="as JSON")] = Fa
 
     findings = examine()
     print(json.dumps(findings, indent=2)) if as_json else print_table(findings)
+    if findings["embedded backbone"].startswith("unusable"):
+        raise typer.Exit(1)
 
 
 def _follow(events: Callable[[Callable[[], bool]], Any], json_lines: bool, again: str) -> None:
-    """Show a run's events; Ctrl-C or SIGTERM asks it to stop at the next step, a second one stops it at once."""
+    """Show a run's events; Ctrl-C or SIGTERM asks it to stop at the next step, a second Ctrl-C at once."""
     from service.progress import print_json, show
 
     asked = threading.Event()
 
-    def ask(*_: object) -> None:
-        if asked.is_set():
-            raise KeyboardInterrupt  # the second time at once
+    def ask(number: int, _: object) -> None:
+        if asked.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt
         asked.set()
 
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -129,6 +131,11 @@ def main() -> None:
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         stderr.print("stopped")
+        sys.exit(1)
+    except OSError as error:  # a full disk, a missing right
+        if error.strerror is None or os.environ.get("ROOTSTOCK_DEBUG"):
+            raise
+        stderr.print(f"error: {error.filename or 'a file'}: {error.strerror}", markup=False, soft_wrap=True)
         sys.exit(1)
     except Exception as error:
         if os.environ.get("ROOTSTOCK_DEBUG"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pipelines.config import RunConfig
 from pipelines.errors import ConfigError, RootstockError, TrainingError
@@ -64,14 +64,14 @@ def start(count: int, arguments: list[str]) -> None:
         elastic_launch(config, sys.executable)("-m", "service.cli", *arguments)
     except ChildFailedError as failed:
         _, first = failed.get_first_failure()
-        raise _Silent(int(first.exitcode)) from None
+        raise _WorkerFailed(first.local_rank, first.exitcode) from None
     except SignalException:
         raise TrainingError("stopped; go on with the same command and --resume") from None
 
 
-class _Silent(RootstockError):
-    """A failure that a worker has printed already."""
+class _WorkerFailed(RootstockError):
+    """The first worker prints its own failure; those of the others are only named."""
 
-    def __init__(self, code: Any) -> None:
-        super().__init__("")
+    def __init__(self, rank: int, code: int) -> None:
+        super().__init__("" if rank == 0 else f"process {rank} failed (exit code {code}); --processes 1 says why")
         self.exit_code = code if code in (1, 2) else 1

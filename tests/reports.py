@@ -69,6 +69,7 @@ def _report(labels: tuple[str, ...], baselines: tuple[str, ...]) -> dict[str, An
         "task": "text-classification",
         "backbone": {"name": "tiny", "revision": None},
         "freeze_sentence": "embeddings and 1 of 3 hidden layers frozen",
+        "max_length": 256,
         "precision": "fp32",
         "bootstrap": 100,
         "training": {"history": history, "best_step": 1, "steps": 2},

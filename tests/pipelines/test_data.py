@@ -361,3 +361,16 @@ def test_no_duplicate_and_no_group_straddles_parts(
     counts = splits.counts
     kept = counts["train"] + counts["validation"] + counts["test"]
     assert kept + counts["dropped_from_train"] + counts["dropped_from_validation"] == len(items)
+
+
+def test_a_small_class_is_in_every_part(tmp_path: Path) -> None:
+    """Stratified sampling alone gives a class of 5 no validation item."""
+    rows = [
+        f"text number {i} {'abcdefghij'[i % 10] * 9},{'a' if i < 40 else 'b' if i < 70 else 'c'}" for i in range(75)
+    ]
+    path = tmp_path / "three.csv"
+    path.write_text("text,label\n" + "\n".join(rows) + "\n", encoding="utf-8")
+    for seed in range(6):
+        splits = load_splits(DataConfig.model_validate({"train": path, "text": "text", "label": "label"}), seed)
+        for part in (splits.train, splits.validation, splits.test):
+            assert set(column(part, "label")) == {"a", "b", "c"}

@@ -115,7 +115,8 @@ def test_demo_leaves_the_report_on_top_and_replaces_an_earlier_one(
 
 
 def test_demo_does_not_replace_what_is_no_demo(tmp_path: Path) -> None:
-    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis/stages").mkdir(parents=True)
+    (tmp_path / "thesis/stages/chapter.tex").write_text("years of work")
     with pytest.raises(RunDirectoryError, match="exists and is not an earlier demo"):
         list(demo(tmp_path / "thesis"))
-    assert (tmp_path / "thesis").is_dir()
+    assert (tmp_path / "thesis/stages/chapter.tex").is_file()

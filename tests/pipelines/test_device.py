@@ -44,23 +44,14 @@ def test_a_gpu_uses_the_half_precision_it_has(pretend_gpus: pytest.MonkeyPatch, 
 
 @ON_CPU
 @pytest.mark.parametrize(
-    ("bf16_seconds", "fp32_seconds", "expected"), [(1.0, 5.0, "bf16"), (3.0, 1.0, "fp32"), (1.0, 1.2, "fp32")]
+    ("instructions", "expected"),
+    [({"amx_bf16": True}, "bf16"), ({"avx512_bf16": True}, "bf16"), ({"avx512_f": True, "amx_bf16": False}, "fp32")],
 )
-def test_a_cpu_uses_bf16_only_where_it_is_clearly_faster(
-    monkeypatch: pytest.MonkeyPatch, bf16_seconds: float, fp32_seconds: float, expected: str
+def test_a_cpu_uses_bf16_where_it_has_the_instructions(
+    instructions: dict[str, bool], expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The measurement itself is replaced: its result is the machine's."""
-    seconds = {torch.bfloat16: bf16_seconds, torch.float32: fp32_seconds}
-    monkeypatch.setattr(device, "_product_seconds", seconds.__getitem__)
-    device._cpu_bf16_is_fast.cache_clear()
-    try:
-        assert device.resolve_precision("auto") == expected
-    finally:
-        device._cpu_bf16_is_fast.cache_clear()
-
-
-def test_the_measurement_takes_a_moment_only() -> None:
-    assert 0 < device._product_seconds(torch.float32) < 1
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: instructions)
+    assert device.resolve_precision("auto") == expected
 
 
 @ON_CPU

