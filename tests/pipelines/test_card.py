@@ -57,7 +57,7 @@ def test_body_says_verdict_figures_and_limits() -> None:
     values = report(("a", "b"))
     _, body = head_and_body(model_card(values, CONFIG, "my run"))
     assert values["verdict"]["sentence"] in body
-    assert "cuts at 77 tokens" in body
+    assert "cuts at 256 tokens" in body
     assert "classes `a`, `b`" in body
     assert f"Measured on {values['n_test']} test items" in body
     rows = [line for line in body.splitlines() if line.startswith("|")]
