@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Iterator
 from importlib.resources import as_file, files
@@ -50,4 +51,4 @@ def refuse_what_is_no_demo(out: Path) -> None:
 
 def example_config(folder: Path) -> RunConfig:
     """The example's config with the data file beside it."""
-    return load_config(folder / "config.yaml", [f"data.train={folder / 'general.jsonl'}"])
+    return load_config(folder / "config.yaml", [f"data.train={json.dumps(str(folder / 'general.jsonl'))}"])
