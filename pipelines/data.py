@@ -111,7 +111,7 @@ def require_columns(table: Table, wanted: Sequence[tuple[str, str]]) -> None:
             continue
         close = difflib.get_close_matches(name, table.columns, n=1, cutoff=0.5)
         guess = close[0] if close else _likely(key, table.columns)
-        hint = f". Did you mean `{key}: {guess}`?" if guess else ""
+        hint = f". Did you mean `{key}{' ' if key.startswith('--') else ': '}{guess}`?" if guess else ""
         raise DataError(table.path, f"no column {name!r} ({key}); columns found: {', '.join(table.columns)}{hint}")
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from pathlib import Path
 from typing import Literal
 
 from pipelines.config import RunConfig
-from pipelines.errors import ConfigError, RootstockError, TrainingError
+from pipelines.errors import ConfigError, RootstockError
 
 
 def is_worker() -> bool:
@@ -45,7 +46,7 @@ def start(count: int, arguments: list[str]) -> None:
     threads = max(1, (os.cpu_count() or 1) // count)
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-    os.environ.setdefault("LOGLEVEL", "CRITICAL")  # the launcher's own log: a worker has said what went wrong
+    logging.disable(logging.ERROR)  # the launcher's own log: a worker has said what went wrong
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -66,7 +67,7 @@ def start(count: int, arguments: list[str]) -> None:
         _, first = failed.get_first_failure()
         raise _WorkerFailed(first.local_rank, first.exitcode) from None
     except SignalException:
-        raise TrainingError("stopped; go on with the same command and --resume") from None
+        raise _WorkerFailed(0, 1) from None  # it has said how to go on
 
 
 class _WorkerFailed(RootstockError):

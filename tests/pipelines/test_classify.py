@@ -141,7 +141,7 @@ def test_a_broken_row_stops_and_leaves_nothing(plain: Path, tmp_path: Path) -> N
 
 def test_misuse_is_refused_with_a_reason(plain: Path, tmp_path: Path) -> None:
     source = jsonl(tmp_path / "in.jsonl", [{"body": "the cat sleeps", "predicted_label": "x"}])
-    with pytest.raises(DataError, match=r"no column 'text' .*columns found: body, predicted_label.*--text: body"):
+    with pytest.raises(DataError, match=r"no column 'text' .*columns found: body, predicted_label.*--text body"):
         classify(plain, source, tmp_path / "out.jsonl")
     with pytest.raises(DataError, match="the column 'predicted_label' exists already"):
         classify(plain, source, tmp_path / "out.jsonl", text="body")
