@@ -226,20 +226,11 @@ def _listed(labels: list[str]) -> str:
 
 
 def _duplicate_counts(items: Dataset, exact: IntArray) -> dict[str, int]:
-    labels = number_by(column(items, "label"))
-    texts = len(set(exact.tolist()))
-    texts_with_labels = len(set(zip(exact.tolist(), labels.tolist(), strict=True)))
+    labelled = set(zip(exact.tolist(), column(items, "label"), strict=True))
+    labels_per_text = Counter(text for text, _ in labelled)
     return {
-        "exact_duplicates": len(items) - texts,
-        "texts_with_contradicting_labels": len(
-            [
-                n
-                for n in Counter(text for text, _ in set(zip(exact.tolist(), labels.tolist(), strict=True))).values()
-                if n > 1
-            ]
-        )
-        if texts_with_labels > texts
-        else 0,
+        "exact_duplicates": len(items) - len(labels_per_text),
+        "texts_with_contradicting_labels": sum(number > 1 for number in labels_per_text.values()),
         "groups": len(set(column(items, "group"))),
     }
 
