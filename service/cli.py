@@ -132,14 +132,12 @@ def main() -> None:
     except KeyboardInterrupt:
         stderr.print("stopped")
         sys.exit(1)
-    except OSError as error:  # a full disk, a missing right
-        if error.strerror is None or os.environ.get("ROOTSTOCK_DEBUG"):
-            raise
-        stderr.print(f"error: {error.filename or 'a file'}: {error.strerror}", markup=False, soft_wrap=True)
-        sys.exit(1)
     except Exception as error:
         if os.environ.get("ROOTSTOCK_DEBUG"):
             raise
+        if isinstance(error, OSError) and error.strerror:  # a full disk, a missing right
+            stderr.print(f"error: {error.filename or 'a file'}: {error.strerror}", markup=False, soft_wrap=True)
+            sys.exit(1)
         stderr.print(
             f"internal error: {type(error).__name__}: {error}\nThis is a fault in Rootstock. "
             "Run again with ROOTSTOCK_DEBUG=1 to see where it happened.",
