@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from typing import Any
 
 import matplotlib
@@ -14,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 INK, MUTED, ACCENT, SECOND = "#1f2937", "#9ca3af", "#0f766e", "#b45309"
+COLORS = (ACCENT, SECOND, "#4f46e5", "#be185d", "#0369a1", "#65a30d")
 _STYLE = {
     "svg.fonttype": "none",  # text stays text: readable aloud, small
     "svg.hashsalt": "rootstock",
@@ -29,19 +31,19 @@ _STYLE = {
 }
 
 
-def ladder(systems: list[dict[str, Any]]) -> str:
-    """Macro-F1 of every system with its 95% interval, weakest first."""
+def ladder(systems: list[dict[str, Any]], main: str) -> str:
+    """Macro-F1 of every system with its 95% interval, lowest rung on top; the main system in colour."""
     with rc_context(_STYLE):
         figure = Figure(figsize=(7.2, 0.5 * len(systems) + 0.9), layout="constrained")
         axes = figure.subplots()
         for row, system in enumerate(reversed(systems)):
             value = system["metrics"]["macro_f1"]
             low, high = system["metrics"]["macro_f1_ci"]
-            color = ACCENT if system["name"] == "fine-tuned" else MUTED
+            color = ACCENT if system["name"] == main else MUTED
             axes.barh(row, value, color=color, height=0.55)
             axes.plot([low, high], [row, row], color=INK, linewidth=1.6, solid_capstyle="butt")
             axes.text(high + 0.012, row, f"{value:.3f}", va="center")
-        axes.set_yticks(range(len(systems)), [system["name"] for system in reversed(systems)])
+        axes.set_yticks(range(len(systems)), [_plain(s["name"], 48) for s in reversed(systems)])
         axes.set_xlim(0, 1.08)
         axes.set_xlabel("macro-F1 on the test part; line: 95% interval")
         axes.tick_params(axis="y", length=0)
@@ -66,6 +68,71 @@ def training_curves(history: list[dict[str, Any]]) -> str:
         return _svg(figure)
 
 
+def precision_recall_and_roc(curves: list[dict[str, Any]], main: str) -> str:
+    """Both curves of the main system (solid) and its rival (dashed); one colour for every class."""
+    classes = list(dict.fromkeys(curve["class"] for curve in curves))
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(7.2, 3.6), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        for curve in curves:
+            own = curve["system"] == main
+            color = COLORS[classes.index(curve["class"]) % len(COLORS)] if own or len(classes) > 1 else MUTED
+            style = {"color": color, "linestyle": "-" if own else "--", "linewidth": 1.8 if own else 1.1}
+            name = curve["system"] if len(classes) == 1 else curve["class"] if own else None
+            left.plot(*zip(*curve["precision_recall"], strict=True), **style, label=name and _plain(name, 30))
+            right.plot(*zip(*curve["roc"], strict=True), **style)
+        right.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle=":")
+        for axes, (x, y) in ((left, ("recall", "precision")), (right, ("false positive rate", "true positive rate"))):
+            axes.set(xlabel=x, ylabel=y, xlim=(0, 1.01), ylim=(0, 1.02))
+        figure.legend(loc="outside lower center", ncols=2, frameon=False)
+        return _svg(figure)
+
+
+def reliability(calibration: dict[str, Any]) -> str:
+    """Share of right answers against confidence, before and after scaling; the area of a dot is its number of items."""
+    states = ("before", "after") if calibration["scaled"] else ("after",)
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(7.2, 3.4), layout="constrained")
+        for axes, state in zip(figure.subplots(1, 2, squeeze=False)[0], states, strict=False):
+            bins = calibration[state]["bins"]
+            most = max(b["items"] for b in bins)
+            x, y = [b["confidence"] for b in bins], [b["accuracy"] for b in bins]
+            axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle=":")
+            axes.plot(x, y, color=ACCENT, linewidth=1)
+            axes.scatter(x, y, s=[12 + 130 * b["items"] / most for b in bins], color=ACCENT, alpha=0.75, linewidths=0)
+            axes.set(xlabel="confidence", ylabel="share that is right", xlim=(0, 1.03), ylim=(0, 1.03))
+            title = f"{state} scaling" if calibration["scaled"] else "as trained"
+            axes.set_title(f"{title}: ECE {calibration[state]['ece']:.3f}", fontsize=11)
+        for axes in figure.axes[len(states) :]:
+            axes.remove()
+        return _svg(figure)
+
+
+def learning_curve(curves: list[dict[str, Any]]) -> str:
+    """Macro-F1 on the test part against the number of training items, with 95% intervals."""
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(7.2, 3.2), layout="constrained")
+        axes = figure.subplots()
+        for curve, color in zip(curves, (ACCENT, SECOND), strict=False):
+            x = [point["items"] for point in curve["points"]]
+            low, high = zip(*(point["macro_f1_ci"] for point in curve["points"]), strict=True)
+            axes.fill_between(x, low, high, color=color, alpha=0.15, linewidth=0)
+            axes.plot(x, [p["macro_f1"] for p in curve["points"]], "o-", color=color, label=_plain(curve["system"], 48))
+        ticks = sorted({point["items"] for curve in curves for point in curve["points"]})
+        axes.set(xlabel="training items", ylabel="macro-F1 on the test part")
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(ticks, [f"{n:,}" for n in ticks])
+        axes.minorticks_off()
+        axes.legend(frameon=False, loc="lower right")
+        return _svg(figure)
+
+
+def _plain(text: str, longest: int) -> str:
+    """A user's word as chart text: cut, without control and direction characters, no formula between dollar signs."""
+    shown = "".join(c for c in text if c.isprintable())
+    return (shown if len(shown) <= longest else shown[: longest - 1] + "…").replace("$", r"\$")
+
+
 def _label(axes: Axes, name: str) -> None:
     axes.set_xlabel("epoch")
     axes.set_ylabel(name)
@@ -75,7 +142,9 @@ def _label(axes: Axes, name: str) -> None:
 def _svg(figure: Figure) -> str:
     """The figure as an `<svg>` element; sized by the page, hidden from screen readers (the table says the same)."""
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # text stays text: the reader's fonts have the glyph
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
     text = text[text.index("<svg") :].replace(INK, "currentColor")  # follows the page's light or dark theme
     return re.sub(r'<svg ([^>]*?)width="[^"]*" height="[^"]*"', r'<svg aria-hidden="true" \1', text, count=1)

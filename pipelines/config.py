@@ -33,6 +33,7 @@ Baseline = Literal[
 ]
 OWN_COLUMNS = ("text", "label", "id", "group", "line", "part")  # of every item, so that no slice can have these names
 Fraction = Annotated[float, Field(gt=0, lt=1)]
+CURVE_SHARES = (0.125, 0.25, 0.5)  # `learning_curve: auto`; the whole training part is the run itself
 
 
 class Section(BaseModel):
@@ -96,6 +97,14 @@ def _as_processes(value: Any) -> Any:
     raise ValueError("expected auto or a number of processes, 1 or more")
 
 
+def _as_shares(value: Any) -> Any:
+    named = {"none": (), "auto": CURVE_SHARES}
+    shares = named.get(value) if isinstance(value, str) else value
+    if isinstance(shares, list | tuple) and all(isinstance(s, float) and 0 < s < 1 for s in shares):
+        return tuple(sorted(set(shares)))
+    raise ValueError("expected none, auto, or shares of the training items between 0 and 1, such as [0.25, 0.5]")
+
+
 class DataConfig(Section):
     train: Annotated[SplitFile, BeforeValidator(_as_split_file)]
     validation: Annotated[SplitFile | float, BeforeValidator(_as_part)] = 0.1  # a file, or a share of training
@@ -152,6 +161,8 @@ class EvaluationConfig(Section):
     bootstrap: Annotated[int, Field(ge=100)] = 1000  # resamples
     min_gain: Annotated[float, Field(ge=0, lt=1)] = 0.02  # macro-F1 that makes fine-tuning worth it
     positive: str | None = None  # class that binary ROC-AUC and PR-AUC refer to; default: the rarer one
+    operating_points: tuple[Fraction, ...] = (0.8, 0.9, 0.95)  # wanted precision and recall of every class
+    learning_curve: Annotated[tuple[Fraction, ...], BeforeValidator(_as_shares)] = ()  # shares of the training items
 
 
 class RunConfig(Section):
@@ -162,6 +173,7 @@ class RunConfig(Section):
     training: TrainingConfig = TrainingConfig()
     baselines: tuple[Baseline, ...] = get_args(Baseline)
     evaluation: EvaluationConfig = EvaluationConfig()
+    start_from: Path | None = None  # run directory whose model is trained further
     output: Path = Path("runs/run")
 
     def to_yaml(self) -> str:

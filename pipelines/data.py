@@ -2,7 +2,8 @@
 
 The order is a contract: given parts are honoured and a given test part is never changed; duplicates and groups are
 found; what a later part shares with an earlier one (test, then validation, then training) is dropped and counted; the
-test fraction is cut; `max_train_items` bounds what is not test; the validation fraction comes out of those.
+test fraction is cut; `max_train_items` bounds what is not test; the validation fraction comes out of those. What the run
+of `start_from` has seen can only be trained on again: it is never cut for test or validation, and refused in a test file.
 """
 
 from __future__ import annotations
@@ -23,14 +24,19 @@ from pipelines.records import IntArray, Splits, column
 from pipelines.tables import Row, Table, read_table, unit_of
 
 MIN_PER_CLASS = 5  # examples of every class outside a given test part
+EARLIER = "earlier"  # part: seen by the run of `start_from`
 
 
-def load_splits(config: DataConfig, seed: int) -> Splits:
+def load_splits(
+    config: DataConfig, seed: int, earlier: Dataset | None = None, known_labels: Sequence[str] = ()
+) -> Splits:
     """Read, check and split.
 
     Args:
         config: columns, files and fractions.
         seed: of every random choice made here.
+        earlier: items that the run of `start_from` has seen, with their `part`.
+        known_labels: that run's classes; they come first, in their order, and need no example here.
 
     Raises:
         DataError: with file, line, what was expected and found, and what to do.
@@ -39,30 +45,39 @@ def load_splits(config: DataConfig, seed: int) -> Splits:
         name: part for name in ("test", "validation", "train") if isinstance(part := getattr(config, name), SplitFile)
     }
     parts = {name: read_items(part, config) for name, part in given.items()}
-    _check_classes(parts, config)
+    _check_classes(parts, config, known_labels)
+    counts = {f"read_{name}": len(part) for name, part in parts.items()}
+    if earlier is not None:
+        parts = {EARLIER: _with_group(earlier, [""] * len(earlier))} | parts
+        counts["seen_by_start_from"] = len(earlier)
 
-    items = concatenate_datasets([part.add_column("part", [name] * len(part)) for name, part in parts.items()])
+    labelled = [Dataset.from_dict(part[:] | {"part": [name] * len(part)}) for name, part in parts.items()]
+    items = concatenate_datasets(labelled)
     exact = exact_groups(column(items, "text"))
     keys = [column(items, "group")] if config.group else []
     groups = group_items(column(items, "text"), keys)
-    items = items.remove_columns("group").add_column("group", groups)
-    counts = {f"read_{name}": len(part) for name, part in parts.items()} | _duplicate_counts(items, exact)
+    items = _with_group(items, groups.tolist())
+    counts |= _duplicate_counts(items, exact)
 
-    chosen = _without_leaks(items, counts)
+    chosen = _without_leaks(items, counts, config)
+    seen = groups[chosen[EARLIER]] if EARLIER in chosen else groups[:0]
     rng_seed = np.random.SeedSequence(seed).generate_state(3)
     pool = chosen["train"]
     if not isinstance(config.test, SplitFile):
-        pool, chosen["test"] = _cut(items, pool, config.test, int(rng_seed[0]))
+        pool, chosen["test"] = _cut(items, pool, config.test, int(rng_seed[0]), seen)
     pool = _limit(items, pool, config.max_train_items, int(rng_seed[1]), counts)
     if not isinstance(config.validation, SplitFile):
-        pool, chosen["validation"] = _cut(items, pool, config.validation, int(rng_seed[2]))
+        pool, chosen["validation"] = _cut(items, pool, config.validation, int(rng_seed[2]), seen)
     chosen["train"] = pool
 
     train, validation, test = (
         items.select(np.sort(chosen[name])).remove_columns("part") for name in ("train", "validation", "test")
     )
     counts |= {"train": len(train), "validation": len(validation), "test": len(test)}
-    splits = Splits(train, validation, test, tuple(sorted(set(column(train, "label")))), counts)
+    new = sorted(set(column(train, "label")) - set(known_labels))
+    if earlier is not None:
+        earlier = _with_group(earlier, groups[: len(earlier)].tolist())
+    splits = Splits(train, validation, test, (*known_labels, *new), counts, earlier)
     _check_splits(splits, config)
     return splits
 
@@ -163,8 +178,8 @@ def _row_error(table: Table, rows: list[Row], message: str) -> DataError:
 # ---- checks
 
 
-def _check_classes(parts: dict[str, Dataset], config: DataConfig) -> None:
-    """Classes in what is not test: more than one, none too rare; the test part holds no other."""
+def _check_classes(parts: dict[str, Dataset], config: DataConfig, known_labels: Sequence[str]) -> None:
+    """Classes in what is not test: more than one, none too rare; the test part holds no other but known ones."""
     counts = Counter(column(parts["train"], "label"))
     path = config.train.path
     if len(counts) == 1:
@@ -187,7 +202,7 @@ def _check_classes(parts: dict[str, Dataset], config: DataConfig) -> None:
         for label, line in (
             zip(column(parts[name], "label"), column(parts[name], "line"), strict=True) if name in parts else ()
         ):
-            if label not in counts:
+            if label not in counts and label not in known_labels:
                 source: SplitFile = getattr(config, name)
                 raise DataError(
                     source.path,
@@ -235,26 +250,50 @@ def _duplicate_counts(items: Dataset, exact: IntArray) -> dict[str, int]:
     }
 
 
-def _without_leaks(items: Dataset, counts: dict[str, int]) -> dict[str, IntArray]:
-    """Positions of each given part, less the items whose group an earlier part holds."""
+def _without_leaks(items: Dataset, counts: dict[str, int], config: DataConfig) -> dict[str, IntArray]:
+    """Positions of each given part, less the items whose group a part before it holds.
+
+    Training may repeat what the run of `start_from` has seen; a test part that does is refused.
+    """
     part = np.array(column(items, "part"))
     groups = np.array(column(items, "group"))
-    chosen: dict[str, IntArray] = {}
-    taken = np.zeros(len(items), dtype=bool)
-    for name in ("test", "validation", "train"):
+    chosen = {name: np.flatnonzero(part == name) for name in (EARLIER,) if name in part}
+    for name, barred in (("test", (EARLIER,)), ("validation", (EARLIER, "test")), ("train", ("test", "validation"))):
         own = part == name
-        leaks = own & np.isin(groups, groups[taken])
+        leaks = own & np.isin(groups, groups[np.isin(part, barred)])
+        if name == "test" and leaks.any():
+            raise _seen_before(items, np.flatnonzero(leaks), config)
         if name != "test":
             counts[f"dropped_from_{name}"] = int(leaks.sum())
         chosen[name] = np.flatnonzero(own & ~leaks)
-        taken |= own
     return chosen
 
 
-def _cut(items: Dataset, pool: IntArray, fraction: float, seed: int) -> tuple[IntArray, IntArray]:
-    """Cut a stratified fraction off the pool, whole groups only. A group's stratum is the set of its labels."""
+def _seen_before(items: Dataset, leaks: IntArray, config: DataConfig) -> DataError:
+    assert isinstance(config.test, SplitFile)
+    line = column(items, "line")[int(leaks[0])]
+    return DataError(
+        config.test.path,
+        f"the run of start_from has seen {len(leaks)} of the test items, or a duplicate or group of them, the first "
+        "of them here; its score on them would flatter it: remove them from the test file",
+        line,
+        unit=unit_of(config.test.path),
+    )
+
+
+def _with_group(items: Dataset, groups: list[Any]) -> Dataset:
+    return Dataset.from_dict(items[:] | {"group": groups})
+
+
+def _cut(items: Dataset, pool: IntArray, fraction: float, seed: int, barred: IntArray) -> tuple[IntArray, IntArray]:
+    """Cut a stratified fraction off the pool, whole groups only. A group's stratum is the set of its labels.
+
+    Groups in `barred` stay in the pool; the fraction is of the others.
+    """
+    stay = np.isin(np.array(column(items, "group"))[pool], barred)
+    kept, pool = pool[stay], pool[~stay]
     if not len(pool):  # `_check_splits` says so
-        return pool, pool
+        return kept, pool
     groups = np.array(column(items, "group"))[pool]
     labels = np.array(column(items, "label"))[pool]
     members: dict[int, set[str]] = {}
@@ -265,7 +304,7 @@ def _cut(items: Dataset, pool: IntArray, fraction: float, seed: int) -> tuple[In
     cut = resample(list(members), replace=False, n_samples=size, stratify=strata, random_state=seed)
     cut = [*cut, *_of_missing_labels(members, cut, seed)]
     inside = np.isin(groups, cut)
-    return pool[~inside], pool[inside]
+    return np.sort(np.concatenate([kept, pool[~inside]])), pool[inside]
 
 
 def _of_missing_labels(members: dict[int, set[str]], cut: list[int], seed: int) -> list[int]:

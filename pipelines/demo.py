@@ -1,4 +1,4 @@
-"""The main job on embedded data and weights: brand safety, general standard."""
+"""The main job on embedded data: the brand-safety ladder, first the general standard, then one client's own policy."""
 
 from __future__ import annotations
 
@@ -11,29 +11,34 @@ from pathlib import Path
 from pipelines.config import RunConfig, load_config
 from pipelines.durable import discard
 from pipelines.errors import RunDirectoryError
-from pipelines.records import Event, Finished
+from pipelines.records import Event, Finished, Stage
 from pipelines.run import finetune
 
-STAGES, STAGE = "stages", "general"
+STAGES = "stages"
+GENERAL, CLIENT = "general", "client"
 REPORTS = ("report.json", "report.html")
 
 
 def demo(out: Path, stop: Callable[[], bool] = lambda: False) -> Iterator[Event]:
-    """Fine-tune on the authored example and compare: `OUT/report.html`, `OUT/report.json`, the run in `OUT/stages/`.
+    """Fine-tune on general examples, continue on the client's, compare all on the client's test part.
 
-    An earlier demo at `out` is replaced. Events and errors are those of `run.finetune`.
+    Leaves `OUT/report.html` and `OUT/report.json` of the client's run; both runs are below `OUT/stages/`. An earlier demo
+    at `out` is replaced. Events and errors are those of `run.finetune`.
 
     Raises:
         RunDirectoryError: something else than a demo stands at `out`.
     """
     refuse_what_is_no_demo(out)
     discard(out)
-    run = out / STAGES / STAGE
+    general, client = (out / STAGES / stage for stage in (GENERAL, CLIENT))
     with as_file(files("pipelines") / "examples" / "brand_safety") as folder:
-        for event in finetune(example_config(folder), run, stop=stop):
+        yield Stage("general", "fine-tuning on general examples of suitable and unsuitable content")
+        yield from _without_end(finetune(general_config(folder), general, stop=stop))
+        yield Stage("client", "continuing on the examples of one client, whose policy differs")
+        for event in finetune(client_config(folder, general), client, stop=stop):
             if isinstance(event, Finished):
                 for name in REPORTS:
-                    shutil.copyfile(run / name, out / name)
+                    shutil.copyfile(client / name, out / name)
                 yield Finished(out, event.sentence)
             else:
                 yield event
@@ -45,10 +50,24 @@ def refuse_what_is_no_demo(out: Path) -> None:
         return
     stages = [path.name for path in (out / STAGES).iterdir()] if (out / STAGES).is_dir() else ["missing"]
     strange = {path.name for path in out.iterdir()} - {STAGES, *REPORTS} if out.is_dir() else {out.name}
-    if strange or any(name.strip(".").split(".")[0] != STAGE for name in stages):
+    if strange or any(name.strip(".").split(".")[0] not in (GENERAL, CLIENT) for name in stages):
         raise RunDirectoryError(f"{out}: exists and is not an earlier demo; choose another --out")
 
 
-def example_config(folder: Path) -> RunConfig:
-    """The example's config with the data file beside it."""
-    return load_config(folder / "config.yaml", [f"data.train={json.dumps(str(folder / 'general.jsonl'))}"])
+def general_config(folder: Path) -> RunConfig:
+    """The config of the first stage, with the data file beside it."""
+    return load_config(folder / "general.yaml", [_path("data.train", folder / "general.jsonl")])
+
+
+def client_config(folder: Path, general: Path) -> RunConfig:
+    """The config of the second stage, continuing from the run directory of the first."""
+    data = [_path(f"data.{part}.path", folder / f"client_{part}.jsonl") for part in ("train", "test")]
+    return load_config(folder / "client.yaml", [*data, _path("start_from", general)])
+
+
+def _path(key: str, path: Path) -> str:
+    return f"{key}={json.dumps(str(path))}"
+
+
+def _without_end(events: Iterator[Event]) -> Iterator[Event]:
+    return (event for event in events if not isinstance(event, Finished))

@@ -1,43 +1,82 @@
-"""Score every system once on the test part, compare them in pairs, and say whether fine-tuning was worth it.
+"""Score every system once on the test part and compare them in pairs: the core of report.json.
 
-Choices (the rival, the best epoch) are made on validation; nothing here looks at the test part twice.
+Choices (the rival, the best epoch, temperature, thresholds) are made on validation; nothing here looks at the test part
+twice.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
+from pipelines.calibration import calibration_section
 from pipelines.config import EvaluationConfig
-from pipelines.intervals import Bootstrap, interval, mcnemar
+from pipelines.curves import curves_section
+from pipelines.intervals import Bootstrap, difference_interval, interval, mcnemar
 from pipelines.metrics import all_metrics, macro_f1
-from pipelines.records import IntArray, Splits, SystemScore, column
+from pipelines.mistakes import mistakes_section
+from pipelines.operating_points import operating_points
+from pipelines.records import FloatArray, IntArray, Splits, SystemScore, column
+from pipelines.slices import slices_section
+from pipelines.verdict import find_rival, verdict
 
 FINE_TUNED = "fine-tuned"
-REGRESSIONS = "logistic-regression"
+LADDER_CAVEAT = (
+    "All systems answer the same test items; the intervals are 95% and cover the choice of those items only. Compare "
+    "systems that were trained on the same number of items."
+)
 
 
-def compare_systems(splits: Splits, systems: list[SystemScore], config: EvaluationConfig, seed: int) -> dict[str, Any]:
-    """Metrics with intervals, paired comparisons with every baseline, and the verdict: the core of report.json.
+def compare_systems(
+    splits: Splits,
+    systems: list[SystemScore],
+    main: str,
+    config: EvaluationConfig,
+    seed: int,
+    temperature: tuple[float, str],
+    slices: tuple[str, ...] = (),
+) -> dict[str, Any]:
+    """Metrics with intervals, paired comparisons, the verdict, and the sections on the main system.
 
     Args:
-        splits: labels, counts and the test part.
-        systems: fine-tuned among them.
-        config: resamples, gain worth having, positive class.
+        splits: labels, counts and the parts; the validation part is that of the main system.
+        systems: the ladder, lowest rung first.
+        main: name of the fine-tuned system that the report is about.
+        config: resamples, gain worth having, positive class, wanted precisions and recalls.
         seed: of the bootstrap.
+        temperature: of the main system, and why.
+        slices: columns.
     """
     targets = splits.targets(splits.test)
     positive = positive_class(splits, config)
     bootstrap = Bootstrap(targets, len(splits.labels), config.bootstrap, seed)
     resampled = {system.name: bootstrap.scores(system.probabilities.argmax(axis=1)) for system in systems}
-    comparisons = []
-    tuned = next(system for system in systems if system.name == FINE_TUNED)
-    for baseline in systems:
-        if baseline is not tuned:
-            differences = resampled[tuned.name]["macro_f1"] - resampled[baseline.name]["macro_f1"]
-            comparisons.append(_comparison(tuned, baseline, targets, interval(differences)))
+    by_name = {system.name: system for system in systems}
+    own, rival = by_name[main], find_rival(systems)
+    comparisons = [
+        _comparison(by_name[first], by_name[second], targets, resampled) for first, second in _pairs(systems, main)
+    ]
+    others = [] if rival is None else [rival]
+    said = None if rival is None else rival.probabilities
+    sections: dict[str, Any] = {
+        "verdict": verdict(own, rival, comparisons, config.min_gain, splits),
+        "calibration": calibration_section(own.probabilities, targets, *temperature, config.bootstrap, seed),
+        "curves": curves_section(splits.labels, targets, [own, *others], positive),
+        "slices": slices_section(
+            splits.test, slices, targets, own.probabilities.argmax(axis=1), None if said is None else said.argmax(axis=1)
+        ),
+        "mistakes": mistakes_section(
+            splits.test, splits.labels, targets, own.probabilities, said
+        ),
+    }
+    if own.validation_probabilities is not None:
+        checked = own.validation_probabilities, splits.targets(splits.validation)
+        sections["operating_points"] = operating_points(
+            splits.labels, checked, (own.probabilities, targets), config.operating_points
+        )
     return {
         "labels": list(splits.labels),
         "positive": splits.labels[positive] if len(splits.labels) == 2 else None,
@@ -48,10 +87,11 @@ def compare_systems(splits: Splits, systems: list[SystemScore], config: Evaluati
         "class_counts": {
             name: dict(Counter(column(getattr(splits, name), "label"))) for name in ("train", "validation", "test")
         },
+        "main": main,
         "systems": [_system(system, targets, positive, resampled[system.name]) for system in systems],
         "comparisons": comparisons,
-        "verdict": verdict(systems, comparisons, config.min_gain, len(targets)),
-    }
+        "ladder_caveat": LADDER_CAVEAT,
+    } | sections
 
 
 def positive_class(splits: Splits, config: EvaluationConfig) -> int:
@@ -62,48 +102,25 @@ def positive_class(splits: Splits, config: EvaluationConfig) -> int:
     return int(counts.argmin())
 
 
-def verdict(
-    systems: list[SystemScore], comparisons: list[dict[str, Any]], min_gain: float, n_test: int
-) -> dict[str, Any]:
-    """Was fine-tuning worth it? The rival is the logistic regression with the best *validation* macro-F1.
-
-    `yes` if the paired 95% interval of the difference on test lies above `min_gain`, `no` if it lies below, else
-    `unclear`.
-    """
-    regressions = [system for system in systems if system.name.startswith(REGRESSIONS)]
-    if not regressions:
-        return {
-            "worth_it": "unclear",
-            "rival": None,
-            "sentence": "No logistic regression was trained, so there is nothing to compare with.",
-        }
-    rival = max(regressions, key=lambda system: system.validation_macro_f1).name
-    comparison = next(c for c in comparisons if c["baseline"] == rival)
-    low, high = comparison["difference_ci"]
-    worth_it = "yes" if low > min_gain else "no" if high < min_gain else "unclear"
-    found = (
-        f"On {n_test:,} test items fine-tuning changes macro-F1 by {100 * comparison['difference']:+.1f} points "
-        f"against {rival} (95% interval {100 * low:+.1f} to {100 * high:+.1f})"
-    )
-    wanted = f"the {100 * min_gain:.1f} points that would make it worth its cost"
-    sentence = {
-        "yes": f"Worth it. {found}: all of the interval is above {wanted}.",
-        "no": f"Not worth it. {found}: all of the interval is below {wanted}.",
-        "unclear": f"Unclear. {found}: the interval holds {wanted}; more test items would tell.",
-    }[worth_it]
-    return {"worth_it": worth_it, "rival": rival, "sentence": sentence}
+def _pairs(systems: list[SystemScore], main: str) -> list[tuple[str, str]]:
+    """The main system with every other; any other fine-tuned one with what was trained on as many items."""
+    tuned = [s for s in systems if s.name != main and s.name.split("/")[-1].startswith(FINE_TUNED)]
+    alike = [(t.name, s.name) for t in tuned for s in systems if s not in tuned and s.trained_on == t.trained_on]
+    return [(main, s.name) for s in systems if s.name != main] + [pair for pair in alike if main not in pair]
 
 
 def _comparison(
-    system: SystemScore, baseline: SystemScore, targets: IntArray, difference_ci: list[float]
+    system: SystemScore, baseline: SystemScore, targets: IntArray, resampled: dict[str, dict[str, FloatArray]]
 ) -> dict[str, Any]:
     first, second = system.probabilities.argmax(axis=1), baseline.probabilities.argmax(axis=1)
+    difference = macro_f1(targets, first) - macro_f1(targets, second)
+    differences = resampled[system.name]["macro_f1"] - resampled[baseline.name]["macro_f1"]
     return {
         "system": system.name,
         "baseline": baseline.name,
         "metric": "macro_f1",
-        "difference": macro_f1(targets, first) - macro_f1(targets, second),
-        "difference_ci": difference_ci,
+        "difference": difference,
+        "difference_ci": difference_interval(differences, difference, len(targets)),
         "mcnemar_p": mcnemar(targets, first, second),
     }
 
@@ -115,9 +132,7 @@ def _system(system: SystemScore, targets: IntArray, positive: int, resampled: di
         "name": system.name,
         "metrics": metrics,
         "validation_macro_f1": system.validation_macro_f1,
-        "train_seconds": system.train_seconds,
-        "store": system.store,
-        "items_per_second": system.items_per_second,
-        "size_bytes": system.size_bytes,
+        "trained_on": system.trained_on,
+        **asdict(system.costs),
         "details": system.details,
     }

@@ -20,6 +20,7 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
+from pipelines.intervals import proportion_interval
 from pipelines.records import FloatArray, IntArray
 
 CALIBRATION_BINS = 15
@@ -60,18 +61,20 @@ class MacroF1(_ProbabilityMetric):
 
 
 class PerClass(_ProbabilityMetric):
-    """Precision, recall, F1 and number of references of every class; and the confusion matrix."""
+    """Precision and recall with 95% intervals, F1 and number of references of every class; the confusion matrix."""
 
     def score(self, probabilities: FloatArray, targets: IntArray, **options: Any) -> dict[str, Any]:
         classes = np.arange(probabilities.shape[1])
         predicted = probabilities.argmax(axis=1)
         rows = zip(*precision_recall_fscore_support(targets, predicted, labels=classes, zero_division=0.0), strict=True)
-        return {
-            "per_class": [
-                {"precision": float(p), "recall": float(r), "f1": float(f), "support": int(n)} for p, r, f, n in rows
-            ],
-            "confusion_matrix": confusion_matrix(targets, predicted, labels=classes).tolist(),
-        }
+        matrix = confusion_matrix(targets, predicted, labels=classes)
+        per_class: list[dict[str, Any]] = [
+            {"precision": float(p), "recall": float(r), "f1": float(f), "support": int(n)} for p, r, f, n in rows
+        ]
+        for c, row in enumerate(per_class):
+            for name, trials in (("precision_ci", matrix[:, c].sum()), ("recall_ci", matrix[c].sum())):
+                row[name] = proportion_interval(int(matrix[c, c]), int(trials)) if trials else None
+        return {"per_class": per_class, "confusion_matrix": matrix.tolist()}
 
 
 class AreasUnderCurves(_ProbabilityMetric):
@@ -96,11 +99,20 @@ class CalibrationError(_ProbabilityMetric):
     """Expected calibration error of the top class, 15 bins of equal width (Guo et al. 2017, arXiv 1706.04599)."""
 
     def score(self, probabilities: FloatArray, targets: IntArray, **options: Any) -> dict[str, Any]:
-        confidence = probabilities.max(axis=1)
-        right = probabilities.argmax(axis=1) == targets
-        bins = np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
-        gaps = [abs(float(np.sum(right[bins == b] - confidence[bins == b]))) for b in range(CALIBRATION_BINS)]
-        return {"ece": sum(gaps) / len(targets)}
+        return {"ece": calibration_error(probabilities, targets)}
+
+
+def calibration_error(probabilities: FloatArray, targets: IntArray) -> float:
+    """Expected calibration error: over bins of confidence, the mean gap between confidence and accuracy."""
+    gaps = (probabilities.argmax(axis=1) == targets) - probabilities.max(axis=1)
+    per_bin = np.bincount(confidence_bins(probabilities), weights=gaps)
+    return float(np.abs(per_bin).sum() / len(targets))
+
+
+def confidence_bins(probabilities: FloatArray) -> IntArray:
+    """Number of the bin that each item's highest probability falls into, (N,)."""
+    bins: IntArray = (probabilities.max(axis=1) * CALIBRATION_BINS).astype(np.int64)
+    return np.minimum(bins, CALIBRATION_BINS - 1, out=bins)
 
 
 def macro_f1(targets: IntArray, predicted: IntArray) -> float:

@@ -14,6 +14,9 @@ IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
 
 
+COMMON = ("text", "label", "id", "group", "line")  # columns that the items of any two runs share
+
+
 def column(items: Dataset, name: str) -> list[Any]:
     """One column as a plain list (indexing a Dataset gives a lazy one, a thousand times slower to walk)."""
     values: list[Any] = items.select_columns(name)[:][name]
@@ -25,7 +28,9 @@ class Splits:
     """Items in three parts that share no duplicate and no group.
 
     Each part has the columns `text`, `label` (the user's word), `id`, `group` (group number), `line` and one
-    column per slice. `counts` says what was read, grouped and dropped, for the report.
+    column per slice. `counts` says what was read, grouped and dropped, for the report. `earlier` holds the items that
+    the run of `start_from` has seen, with its `part` (train or validation) and without slices; no validation or test
+    item is a duplicate of them.
     """
 
     train: Dataset
@@ -33,6 +38,7 @@ class Splits:
     test: Dataset
     labels: tuple[str, ...]
     counts: dict[str, int]
+    earlier: Dataset | None = None
 
     def targets(self, part: Dataset) -> IntArray:
         """Class numbers of a part, (N,)."""
@@ -48,20 +54,37 @@ class SystemScore:
         name: such as `fine-tuned` or `logistic-regression-tfidf`.
         probabilities: (N, C), rows sum to 1, on the test part.
         validation_macro_f1: what choices are made on.
-        train_seconds: see the report contract; 0.0 where nothing is trained.
-        items_per_second: from text to probabilities, on the test part.
-        size_bytes: on disk.
-        store: of activations while training: off, cold or warm.
+        trained_on: labelled items that it learned from.
+        costs: of training and use.
+        validation_probabilities: (M, C), on the validation part; None where that part is another run's.
         details: what was chosen, such as regularisation, for the report.
     """
 
     name: str
     probabilities: FloatArray
     validation_macro_f1: float
+    trained_on: int
+    costs: Costs
+    validation_probabilities: FloatArray | None = None
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What a system costs.
+
+    Attributes:
+        train_seconds: see the report contract; 0.0 where nothing is trained.
+        items_per_second: from text to probabilities, on the test part.
+        size_bytes: on disk.
+        peak_memory_bytes: largest resident memory of the process while it was trained, libraries included.
+        store: of activations while training: off, cold or warm.
+    """
+
     train_seconds: float
     items_per_second: float
     size_bytes: int
-    details: dict[str, Any] = field(default_factory=dict)
+    peak_memory_bytes: int
     store: str = "off"
 
 

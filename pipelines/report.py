@@ -1,54 +1,82 @@
-"""report.json -> report.html: one file that needs no network and runs no script."""
+"""report.json -> report.html: one file that needs no network and runs no script.
+
+The page is `templates/report.html.j2`; every section is a file in `templates/sections/`.
+"""
 
 from __future__ import annotations
 
 import math
+from itertools import groupby
 from typing import Any
 
-from jinja2 import Environment, PackageLoader
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from pipelines import charts
 
 MATRIX_CLASSES = 12  # a larger confusion matrix is shown as its most frequent confusions
 CONFUSIONS = 15
+OPERATING_CLASSES = 8  # classes whose thresholds are shown at once; of more, those with a threshold
 
 
-def render_html(report: dict[str, Any], config_yaml: str, title: str) -> str:
+def render_html(report: dict[str, Any], title: str, config_yaml: str = "") -> str:
     """The report as one HTML page.
 
     Args:
         report: as in report.json.
-        config_yaml: the resolved config.
-        title: of the run; hostile text is shown as text, like labels.
+        title: of the run or comparison; hostile text is shown as text, like labels and items.
+        config_yaml: the resolved config; empty for a comparison.
     """
-    tuned = next(system for system in report["systems"] if system["name"] == "fine-tuned")
-    headline, _, explanation = report["verdict"]["sentence"].partition(". ")
-    labels, metrics = report["labels"], tuned["metrics"]
-    environment = Environment(loader=PackageLoader("pipelines"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        loader=PackageLoader("pipelines"), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
+    )
     environment.filters |= {
         "share": _share,
         "between": _between,
+        "points": _points,
         "seconds": _seconds,
         "size": _size,
         "p_value": _p_value,
     }
+    main = next(system for system in report["systems"] if system["name"] == report["main"])
+    labels, metrics = report["labels"], main["metrics"]
     return environment.get_template("report.html.j2").render(
         report=report,
         title=title,
-        headline=headline.removesuffix(".") + ".",
-        explanation=explanation,
-        charts={
-            "ladder": Markup(charts.ladder(report["systems"])),
-            "curves": Markup(charts.training_curves(report["training"]["history"])),
-        },
-        curves_text=_curves_text(report["training"]),
+        main=main,
+        headline=report["verdict"]["sentence"].partition(". ")[0].removesuffix(".") + ".",
+        explanation=report["verdict"]["sentence"].partition(". ")[2],
+        charts={name: Markup(svg) for name, svg in _charts(report).items()},
         per_class=list(zip(labels, metrics["per_class"], strict=True)),
         matrix=_matrix(labels, metrics["confusion_matrix"]) if len(labels) <= MATRIX_CLASSES else None,
         confusions=_confusions(labels, metrics["confusion_matrix"]),
+        thresholds=_thresholds(report),
+        slices=[(name, list(rows)) for name, rows in groupby(report["slices"]["rows"], lambda row: row["column"])],
         data=[(name.replace("_", " ").capitalize(), number) for name, number in report["data"].items()],
         config=config_yaml,
     )
+
+
+def _charts(report: dict[str, Any]) -> dict[str, str]:
+    drawn = {
+        "ladder": charts.ladder(report["systems"], report["main"]),
+        "reliability": charts.reliability(report["calibration"]),
+    }
+    if report["curves"]["curves"]:
+        drawn["curves"] = charts.precision_recall_and_roc(report["curves"]["curves"], report["main"])
+    if "learning_curve" in report:
+        drawn["learning_curve"] = charts.learning_curve(report["learning_curve"]["curves"])
+    if "training" in report:
+        drawn["training"] = charts.training_curves(report["training"]["history"])
+    return drawn
+
+
+def _thresholds(report: dict[str, Any]) -> list[dict[str, Any]]:
+    """Operating points to show: all of a few classes; of many classes, those that can be promised."""
+    points: list[dict[str, Any]] = report.get("operating_points", {}).get("points", [])
+    if len(report["labels"]) <= OPERATING_CLASSES:
+        return points
+    return [point for point in points if point["threshold"] is not None]
 
 
 def _matrix(labels: list[str], counts: list[list[int]]) -> list[tuple[str, list[tuple[int, float]]]]:
@@ -64,19 +92,16 @@ def _confusions(labels: list[str], counts: list[list[int]]) -> list[tuple[str, s
     return [(labels[i], labels[j], n) for n, i, j in sorted(pairs, key=lambda p: (-p[0], p[1], p[2]))[:CONFUSIONS]]
 
 
-def _curves_text(training: dict[str, Any]) -> str:
-    checks = [event for event in training["history"] if event["event"] == "validation"]
-    best = [event for event in checks if event["best"]][-1]
-    scores = ", ".join(f"{event['macro_f1']:.3f}" for event in checks)
-    return f"Validation macro-F1 by epoch: {scores}. Kept: epoch {best['epoch']:g}, the best on validation."
-
-
 def _share(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 
 
-def _between(interval: list[float]) -> str:
-    return f"{interval[0]:.3f}–{interval[1]:.3f}"
+def _between(interval: list[float] | None) -> str:
+    return "" if interval is None else f"{interval[0]:.3f}–{interval[1]:.3f}"
+
+
+def _points(value: float) -> str:
+    return f"{100 * value:+.1f}"
 
 
 def _seconds(value: float) -> str:

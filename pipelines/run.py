@@ -2,44 +2,40 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Generator, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 from accelerate import Accelerator
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 
 from pipelines import lora
 from pipelines.artifacts import CHECKPOINTS, RunDirectory, refuse_existing, size_bytes
 from pipelines.backbones import Backbone, load_text_backbone
-from pipelines.baselines import load_baseline, make_baseline
+from pipelines.calibration import choose_temperature
 from pipelines.card import model_card
 from pipelines.checkpoint import Checkpoints
 from pipelines.config import RunConfig, SplitFile, auto_learning_rate
 from pipelines.data import load_splits
 from pipelines.device import Precision, device, resolve_precision, start_accelerator
-from pipelines.durable import discard, write_json
+from pipelines.durable import write_json
 from pipelines.errors import ConfigError, Interrupted
 from pipelines.evaluate import FINE_TUNED, compare_systems
+from pipelines.learning_curve import add_curve, tuned_points
+from pipelines.memory import PeakMemory
 from pipelines.metrics import macro_f1
-from pipelines.predict import predict_probabilities
-from pipelines.records import (
-    Event,
-    Finished,
-    Scored,
-    Splits,
-    Stage,
-    Step,
-    SystemScore,
-    Validation,
-    column,
-)
+from pipelines.predict import predict_logits
+from pipelines.reading import training_reading
+from pipelines.records import COMMON, Event, Finished, Scored, Splits, Stage, Step, SystemScore, Validation, column
 from pipelines.report import render_html
-from pipelines.train import Progress, TrainingData, train
+from pipelines.saved_run import SEEN, SavedRun
+from pipelines.score import CLIENT, all_trained_on, fit_baseline, keep_baseline, predictor, score, score_saved
+from pipelines.train import Progress
 from pipelines.trunk import Trunk
+from pipelines.tune import finished_model, freeze_depth, prepare, tune
 from pipelines.weights import sha256_file
 
 
@@ -65,23 +61,20 @@ def finetune(
     """
     refuse_existing(out)
     precision = resolve_precision(config.training.precision)
+    config, start = _start(config)
     yield Stage("data", f"reading {config.data.train.path}")
-    splits = load_splits(config.data, config.training.seed)
-    _check_labels(config, splits)
-    yield Stage("backbone", f"loading {config.backbone.name}")
-    backbone = _backbone(config, splits)
-    trunk = Trunk(backbone, _depth(config))
-    if config.adapter.type == "lora":
-        lora.attach(trunk, config.adapter)
+    splits = read_splits(config, start)
+    yield Stage("backbone", f"loading {config.start_from or config.backbone.name}")
+    trunk = prepare(config, splits.labels, start)
 
     run = RunDirectory(out)
     accelerator = start_accelerator(precision, config.training.trackers, run.partial)
     config = _resolved(config, trunk, precision, accelerator, out)
     if accelerator.is_main_process:
-        run.open(config, _provenance(config, splits, backbone, precision), resume)
+        run.open(config, _provenance(config, splits, trunk.backbone, start, precision), resume)
     accelerator.wait_for_everyone()
     try:
-        yield from _finetune(config, splits, trunk, precision, accelerator, run, stop)
+        yield from _finetune(config, splits, trunk, start, precision, accelerator, run, stop)
     except (Interrupted, GeneratorExit):
         run.close()
         raise
@@ -95,47 +88,45 @@ def _finetune(
     config: RunConfig,
     splits: Splits,
     trunk: Trunk,
+    start: SavedRun | None,
     precision: Precision,
     accelerator: Accelerator,
     run: RunDirectory,
     stop: Callable[[], bool],
 ) -> Iterator[Event]:
     """The part of a run that owns its directory."""
-    backbone = trunk.backbone
     yield Stage("train", _what_is_trained(trunk))
-    started = time.perf_counter()
-    training = _encoded(splits, splits.train, backbone)
-    tokenization = time.perf_counter() - started
-    validation = _encoded(splits, splits.validation, backbone)
     accelerator.init_trackers("tensorboard")
-    checkpoints = Checkpoints(run.partial / CHECKPOINTS)
-    events = train(trunk, training, validation, config.training, accelerator, precision, checkpoints, stop)
-    progress = yield from _recorded(events, run, accelerator)
+    checkpoints = run.partial / CHECKPOINTS
+    with PeakMemory() as peak:
+        events = tune(trunk, splits, splits.train, config, accelerator, precision, Checkpoints(checkpoints), stop)
+        progress = yield from _recorded(events, run, accelerator)
     accelerator.end_training()
+    smaller = yield from tuned_points(config, splits, start, precision, accelerator, checkpoints / "curve", stop)
     if not accelerator.is_main_process:
         return
     run.replace_metrics(progress.history)
 
-    model = run.partial / "model"
-    if backbone.adapter is not None:
-        lora.save(backbone, run.partial / "adapter")
-        lora.merge(backbone)
-    backbone.save(model)
-    seconds = tokenization + progress.seconds
-    tuned = _score_fine_tuned(splits, backbone, precision, progress, seconds, size_bytes(model))
+    temperature = _save_model(config, splits, trunk, precision, run)
+    training = {"train_seconds": progress.seconds, "peak_memory_bytes": peak.bytes}
+    tuned = _score_fine_tuned(splits, trunk.backbone, precision, progress, training, run)
     yield _scored(tuned, splits)
-    pretrained = _backbone(config, splits)
-    baselines: list[SystemScore] = []
-    for name in config.baselines:
+    pretrained = load_text_backbone(config.backbone, splits.labels, config.data.max_length, config.training.seed)
+    systems: list[SystemScore] = []
+    for name, rung in _lower_rungs(config, splits, start, pretrained, precision, run).items():
         if stop():
             raise Interrupted("stopped after training; what is done was kept")
         yield Stage("baseline", name)
-        path = run.partial / "baselines" / name
-        baselines.append(_score_baseline(name, config.training.seed, splits, pretrained, precision, path))
-        yield _scored(baselines[-1], splits)
+        systems.append(rung())
+        yield _scored(systems[-1], splits)
+    systems.append(tuned)
 
     yield Stage("report", "scoring the test part")
-    report = _write_report(config, splits, [*baselines, tuned], trunk, progress, precision, run)
+    report = _describe(config, trunk, start, progress, precision) | compare_systems(
+        splits, systems, tuned.name, config.evaluation, config.training.seed, temperature, config.data.slices
+    )
+    add_curve(report, smaller, systems, splits, config.evaluation, config.training.seed, pretrained, precision)
+    _write_report(config, report, splits, systems, run)
     run.finish()
     yield Finished(run.target, report["verdict"]["sentence"])
 
@@ -143,24 +134,28 @@ def _finetune(
 # ---- before training
 
 
-def _check_labels(config: RunConfig, splits: Splits) -> None:
+def _start(config: RunConfig) -> tuple[RunConfig, SavedRun | None]:
+    """The run of `start_from`, whose backbone becomes that of the config; one that is named must be the same."""
+    if config.start_from is None:
+        return config, None
+    start = SavedRun(config.start_from)
+    own, theirs = config.backbone, start.config.backbone
+    if "name" in own.model_fields_set and own.name != theirs.name:
+        raise ConfigError(
+            f"backbone.name: expected {theirs.name}, the backbone of the run at start_from, found {own.name}; leave it out"
+        )
+    same = own.model_copy(update={"name": theirs.name, "revision": theirs.revision})
+    return config.model_copy(update={"backbone": same}), start
+
+
+def read_splits(config: RunConfig, start: SavedRun | None) -> Splits:
+    """The splits of a run. Raises DataError, and ConfigError for a positive class that does not occur."""
+    earlier, known = (None, ()) if start is None else (start.seen(), start.labels)
+    splits = load_splits(config.data, config.training.seed, earlier, known)
     positive = config.evaluation.positive
     if positive is not None and positive not in splits.labels:
         raise ConfigError(f"evaluation.positive: no class {positive!r}; classes found: {', '.join(splits.labels)}")
-
-
-def _backbone(config: RunConfig, splits: Splits) -> Backbone:
-    return load_text_backbone(config.backbone, splits.labels, config.data.max_length, config.training.seed)
-
-
-def _encoded(splits: Splits, part: Dataset, backbone: Backbone) -> TrainingData:
-    return TrainingData(backbone.encode(column(part, "text")), splits.targets(part))
-
-
-def _depth(config: RunConfig) -> Any:
-    """LoRA leaves the base weights alone, so `freeze: none` with LoRA freezes the embeddings at least."""
-    lora_on_all = config.adapter.type == "lora" and config.backbone.freeze == "none"
-    return 0 if lora_on_all else config.backbone.freeze
+    return splits
 
 
 def _resolved(config: RunConfig, trunk: Trunk, precision: Precision, accelerator: Accelerator, out: Path) -> RunConfig:
@@ -171,7 +166,7 @@ def _resolved(config: RunConfig, trunk: Trunk, precision: Precision, accelerator
     chosen = {"learning_rate": rate, "precision": precision, "processes": accelerator.num_processes}
     sections = {
         "training": config.training.model_copy(update=chosen),
-        "backbone": config.backbone.model_copy(update={"freeze": _depth(config)}),
+        "backbone": config.backbone.model_copy(update={"freeze": freeze_depth(config)}),
     }
     return config.model_copy(update=sections | {"output": out})
 
@@ -210,42 +205,71 @@ def _recorded(
         yield event
 
 
+def _save_model(
+    config: RunConfig, splits: Splits, trunk: Trunk, precision: Precision, run: RunDirectory
+) -> tuple[float, str]:
+    """Fold the temperature into the head and write model/ and adapter/. Returns the temperature and why."""
+    backbone = trunk.backbone
+    logits = predict_logits(backbone, backbone.encode(column(splits.validation, "text")), precision)
+    temperature, reason = choose_temperature(logits, splits.targets(splits.validation), config.training.seed)
+    backbone.scale_logits(1 / temperature)
+    if backbone.adapter is not None:
+        lora.save(backbone, run.partial / "adapter")
+    finished_model(trunk).save(run.partial / "model")
+    return temperature, reason
+
+
 def _score_fine_tuned(
-    splits: Splits, backbone: Backbone, precision: Precision, progress: Progress, seconds: float, size: int
+    splits: Splits,
+    backbone: Backbone,
+    precision: Precision,
+    progress: Progress,
+    training: dict[str, Any],
+    run: RunDirectory,
 ) -> SystemScore:
-    texts = column(splits.test, "text")
-    started = time.perf_counter()
-    probabilities = predict_probabilities(backbone, backbone.encode(texts), precision)
-    rate = len(texts) / (time.perf_counter() - started)
-    details = {"best_step": progress.best_step}
-    return SystemScore(FINE_TUNED, probabilities, progress.best_macro_f1, seconds, rate, size, details)
+    name = FINE_TUNED if splits.earlier is None else FINE_TUNED + CLIENT
+    return score(
+        name,
+        predictor(backbone, precision),
+        splits.labels,
+        splits,
+        trained_on=len(all_trained_on(splits)),
+        details={"best_step": progress.best_step},
+        training=training,
+        size=size_bytes(run.partial / "model"),
+    )
 
 
-def _score_baseline(
-    name: str, seed: int, splits: Splits, pretrained: Backbone, precision: Precision, path: Path
-) -> SystemScore:
-    """Train a baseline on the training part, or load it where an interrupted run has left it."""
-    if path.exists():
-        baseline = load_baseline(path, pretrained, precision)
-    else:
-        baseline = make_baseline(name, pretrained, precision)
-        texts, targets = column(splits.train, "text"), splits.targets(splits.train)
-        started = time.perf_counter()
-        baseline.fit(texts, targets, np.array(column(splits.train, "group")), len(splits.labels), seed)
-        baseline.details["train_seconds"] = time.perf_counter() - started
-        staging = path.with_name("." + name)
-        discard(staging)
-        baseline.save(staging)
-        staging.rename(path)
-    checked = baseline.predict_probabilities(column(splits.validation, "text")).argmax(axis=1)
-    validation = macro_f1(splits.targets(splits.validation), checked)
-    texts = column(splits.test, "text")
-    started = time.perf_counter()
-    probabilities = baseline.predict_probabilities(texts)
-    rate = len(texts) / (time.perf_counter() - started)
-    details = dict(baseline.details)
-    seconds = details.pop("train_seconds")
-    return SystemScore(name, probabilities, validation, seconds, rate, size_bytes(path), details)
+def _lower_rungs(
+    config: RunConfig,
+    splits: Splits,
+    start: SavedRun | None,
+    pretrained: Backbone,
+    precision: Precision,
+    run: RunDirectory,
+) -> dict[str, Callable[[], SystemScore]]:
+    """What the ladder holds below the new model, lowest first: name -> how to score it.
+
+    After `start_from`: the earlier run's regressions and its model as they are, then every regression again, trained
+    on the items of both runs.
+    """
+    folder, seed, items = run.partial / "baselines", config.training.seed, all_trained_on(splits)
+
+    def fitted(kind: str, suffix: str, items: Dataset) -> Callable[[], SystemScore]:
+        name = kind + suffix
+        return partial(fit_baseline, name, kind, items, splits, pretrained, precision, seed, folder / name)
+
+    if start is None:
+        return {kind: fitted(kind, "", splits.train) for kind in config.baselines}
+    regressions = [kind for kind in config.baselines if kind != "majority"]
+    suffix = CLIENT if start.main.endswith(CLIENT) else ""  # the newest of a run that was itself continued
+    rungs: dict[str, Callable[[], SystemScore]] = {}
+    if "majority" in config.baselines:
+        rungs["majority"] = fitted("majority", "", splits.train)
+    for kind in (kind for kind in regressions if kind + suffix in start.baselines):
+        rungs[kind] = partial(keep_baseline, start, kind + suffix, kind, splits, pretrained, precision, folder / kind)
+    rungs[FINE_TUNED] = lambda: score_saved(start, start.main, FINE_TUNED, predictor(start.model(), precision), splits)
+    return rungs | {kind + CLIENT: fitted(kind, CLIENT, items) for kind in regressions}
 
 
 def _scored(system: SystemScore, splits: Splits) -> Scored:
@@ -254,32 +278,44 @@ def _scored(system: SystemScore, splits: Splits) -> Scored:
     return Scored(system.name, float(np.mean(predicted == targets)), macro_f1(targets, predicted))
 
 
-def _write_report(
-    config: RunConfig,
-    splits: Splits,
-    systems: list[SystemScore],
-    trunk: Trunk,
-    progress: Progress,
-    precision: Precision,
-    run: RunDirectory,
+def _describe(
+    config: RunConfig, trunk: Trunk, start: SavedRun | None, progress: Progress, precision: Precision
 ) -> dict[str, Any]:
-    """predictions.parquet, report.json, report.html and the model card. Returns the report."""
-    pq.write_table(predictions(splits, systems).with_format("arrow")[:], run.partial / "predictions.parquet")
-    title = run.target.name
-    report = {
+    """What report.json says of the run itself."""
+    return {
         "task": config.task,
-        "backbone": {"name": trunk.backbone.name, "revision": trunk.backbone.weights.revision},
+        "backbone": {"name": config.backbone.name, "revision": None if start else trunk.backbone.weights.revision},
+        "start_from": None if start is None else {"name": start.path.name, "system": start.main},
         "freeze_sentence": _freeze_sentence(trunk) + (", LoRA above" if config.adapter.type == "lora" else ""),
         "max_length": trunk.backbone.max_length,
         "precision": precision,
         "bootstrap": config.evaluation.bootstrap,
-        "training": {"history": progress.history, "best_step": progress.best_step, "steps": progress.step},
-    } | compare_systems(splits, systems, config.evaluation, config.training.seed)
+        "min_gain": config.evaluation.min_gain,
+        "training": {"history": progress.history, "best_step": progress.best_step, "steps": progress.step}
+        | training_reading(progress.history),
+    }
+
+
+def _write_report(
+    config: RunConfig, report: dict[str, Any], splits: Splits, systems: list[SystemScore], run: RunDirectory
+) -> None:
+    """predictions.parquet, training_items.parquet, report.json, report.html and the model card."""
+    pq.write_table(predictions(splits, systems).with_format("arrow")[:], run.partial / "predictions.parquet")
+    pq.write_table(seen_items(splits).with_format("arrow")[:], run.partial / SEEN)
+    title = run.target.name
     write_json(run.partial / "report.json", report)
-    html = render_html(report, config.to_yaml(), title)
+    html = render_html(report, title, config.to_yaml())
     (run.partial / "report.html").write_text(html, encoding="utf-8")
     (run.partial / "README.md").write_text(model_card(report, config, title), encoding="utf-8")
-    return report
+
+
+def seen_items(splits: Splits) -> Dataset:
+    """Everything that this run and those before it were trained or validated on, with its part."""
+    parts = [] if splits.earlier is None else [splits.earlier]
+    for name in ("train", "validation"):
+        values = getattr(splits, name).select_columns(list(COMMON))[:]
+        parts.append(Dataset.from_dict(values | {"part": [name] * len(values["text"])}))
+    return concatenate_datasets(parts)
 
 
 def predictions(splits: Splits, systems: list[SystemScore]) -> Dataset:
@@ -291,10 +327,13 @@ def predictions(splits: Splits, systems: list[SystemScore]) -> Dataset:
     return Dataset.from_dict(values)
 
 
-def _provenance(config: RunConfig, splits: Splits, backbone: Backbone, precision: Precision) -> dict[str, Any]:
+def _provenance(
+    config: RunConfig, splits: Splits, backbone: Backbone, start: SavedRun | None, precision: Precision
+) -> dict[str, Any]:
     """What manifest.json says about where the run comes from."""
     parts = {n: p.path for n in ("train", "validation", "test") if isinstance(p := getattr(config.data, n), SplitFile)}
     weights = backbone.weights
+    base = {"name": config.backbone.name, "revision": weights.revision, "sha256": weights.sha256}
     return {
         "kind": "run",
         "labels": list(splits.labels),
@@ -303,7 +342,8 @@ def _provenance(config: RunConfig, splits: Splits, backbone: Backbone, precision
         "device": str(device()),
         "processes": config.training.processes,
         "data_sha256": {name: _data_sha256(path) for name, path in parts.items()},
-        "backbone": {"name": backbone.name, "revision": weights.revision, "sha256": weights.sha256},
+        "backbone": base if start is None else start.manifest["backbone"],
+        "start_from": None if start is None else {"name": start.path.name, "sha256": weights.sha256},
     }
 
 

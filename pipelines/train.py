@@ -58,11 +58,12 @@ class Progress:
 
 
 def class_weights(targets: IntArray, classes: int, mode: str) -> FloatArray:
-    """Loss weight of every class, (C,): N / (C n_c) when balanced, else 1."""
+    """Loss weight of every class, (C,): N / (C n_c) when balanced, else 1; C counts the classes that occur."""
     counts = np.bincount(targets, minlength=classes)
-    if mode == "none" or (mode == "auto" and counts.max() < UNEVEN * counts.min()):
-        return np.ones(classes)
-    weights: FloatArray = compute_class_weight("balanced", classes=np.arange(classes), y=targets)
+    present = np.flatnonzero(counts)
+    weights = np.ones(classes)
+    if mode == "balanced" or (mode == "auto" and counts.max() >= UNEVEN * counts[present].min()):
+        weights[present] = compute_class_weight("balanced", classes=present, y=targets)
     return weights
 
 

@@ -92,6 +92,18 @@ class Backbone(ABC):
         base = self.model.get_submodule(self.model.base_model_prefix)
         return [f"{self.model.base_model_prefix}.{name}" for name in _FINAL_NORMS if hasattr(base, name)]
 
+    def scale_logits(self, factor: float) -> None:
+        """Multiply every logit by a factor, in place: weight and bias of the head's last layer, whatever its name.
+
+        Temperature scaling by 1 / T becomes part of the weights, so that every runtime of the model has it.
+        """
+        heads = [self.model.get_submodule(path).named_modules() for path in self.head_paths]
+        linear = [m for head in heads for n, m in head if isinstance(m, nn.Linear) and "original_module" not in n]
+        last = [module for module in linear if module.out_features == len(self.labels)][-1]
+        with torch.no_grad():
+            for parameter in last.parameters():
+                parameter.mul_(factor)
+
     @property
     @abstractmethod
     def max_length(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -103,8 +104,44 @@ def load_text_backbone(config: BackboneConfig, labels: Sequence[str], max_length
             f"{weights.path}: {len(strange)} weights of the hidden layers are missing or of another shape, such as "
             f"{strange[0]!r}; the file does not fit its config.json"
         )
-    limit = min(max_length, _positions(model, backbone.tokenizer))
+    limit = min(max_length, _positions(model), backbone.tokenizer.model_max_length)
     backbone.tokenizer.model_max_length = limit
+    return backbone
+
+
+def continue_text_backbone(path: Path, name: str, labels: Sequence[str], max_length: int, seed: int) -> TextBackbone:
+    """Load the `model/` of a run directory to train it further. New classes get new rows in the head's last layer.
+
+    Args:
+        path: the directory.
+        name: shown in messages.
+        labels: C labels, those of the saved model first, in its order.
+        max_length: tokens.
+        seed: of the new rows' initial weights.
+
+    Raises:
+        BackboneError: see `load_saved_model`; or the saved labels do not come first.
+    """
+    saved = load_saved_model(path)
+    known = saved.labels
+    if tuple(labels[: len(known)]) != known:
+        raise BackboneError(f"{path}: expected its labels {', '.join(known)} first, found {', '.join(labels)}")
+    torch.manual_seed(seed)
+    with _quiet():
+        model, _ = _from_pretrained(
+            path,
+            num_labels=len(labels),
+            id2label=dict(enumerate(labels)),
+            label2id={label: number for number, label in enumerate(labels)},
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
+    grown, old = model.state_dict(), saved.model.state_dict()
+    with torch.no_grad():
+        for key in (key for key in grown if grown[key].shape != old[key].shape):
+            grown[key][: len(known)] = old[key]
+    backbone = _with_tokenizer(model, name, saved.weights)
+    backbone.tokenizer.model_max_length = min(max_length, _positions(model))
     return backbone
 
 
@@ -149,11 +186,11 @@ def _first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def _positions(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
+def _positions(model: PreTrainedModel) -> int:
     """How many tokens the model can take. RoBERTa's positions start behind the padding index."""
-    positions = getattr(model.config, "max_position_embeddings", None) or tokenizer.model_max_length
+    positions = getattr(model.config, "max_position_embeddings", None) or sys.maxsize
     offset = model.config.pad_token_id + 1 if model.config.model_type in ("roberta", "xlm-roberta", "mpnet") else 0
-    return int(min(positions - offset, tokenizer.model_max_length))
+    return int(positions - offset)
 
 
 @contextmanager

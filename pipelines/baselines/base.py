@@ -64,7 +64,7 @@ def load_baseline(path: Path, backbone: Backbone, precision: Precision) -> Basel
         RunDirectoryError: not a baseline's directory, or of another backbone.
     """
     try:
-        baseline = make_baseline(path.name, backbone, precision)
+        baseline = make_baseline(path.name.removesuffix("-client"), backbone, precision)
         baseline.load(path)
     except (KeyError, OSError, json.JSONDecodeError, SafetensorError) as error:
         raise RunDirectoryError(f"{path}: cannot be read as a baseline: {error!r}") from None

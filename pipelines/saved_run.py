@@ -1,0 +1,75 @@
+"""A complete run directory, read back: what `start_from` continues and `compare` scores."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+from datasets import Dataset
+
+from pipelines import durable
+from pipelines.backbones import Backbone, load_saved_model, load_text_backbone
+from pipelines.baselines import Baseline, load_baseline
+from pipelines.config import load_config
+from pipelines.device import Precision
+from pipelines.errors import RunDirectoryError
+
+SEEN = "training_items.parquet"  # every item that a run was trained or validated on, with its part
+
+
+class SavedRun:
+    """One run directory.
+
+    Args:
+        path: every file is checked against the manifest.
+
+    Attributes:
+        config, report, manifest: as they were written.
+        labels: C classes in the model's order.
+
+    Raises:
+        RunDirectoryError: not a complete, unchanged run directory of `rootstock finetune`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.manifest = durable.verify(path)
+        if self.manifest.get("kind") != "run":
+            raise RunDirectoryError(f"{path}: not a run directory of rootstock finetune")
+        if not (path / SEEN).is_file():
+            raise RunDirectoryError(f"{path}: {SEEN} is missing: the run is of an older version; run it again")
+        self.config = load_config(path / "config.yaml")
+        self.report: dict[str, Any] = json.loads((path / "report.json").read_text(encoding="utf-8"))
+        self.labels = tuple(self.report["labels"])
+
+    @property
+    def main(self) -> str:
+        """Name of the system whose model is in `model/`."""
+        return str(self.report["main"])
+
+    def seen(self) -> Dataset:
+        """The items that the run, and those before it, were trained (`part` train) or validated on."""
+        return Dataset.from_dict(pq.read_table(self.path / SEEN).to_pydict())
+
+    def system(self, name: str) -> dict[str, Any]:
+        """What report.json says of a system: costs, validation score, details."""
+        found: dict[str, Any] = next(system for system in self.report["systems"] if system["name"] == name)
+        return found
+
+    def model(self) -> Backbone:
+        """The fine-tuned model."""
+        return load_saved_model(self.path / "model")
+
+    def pretrained(self) -> Backbone:
+        """The backbone before fine-tuning, which embeds for one of the baselines."""
+        return load_text_backbone(self.config.backbone, self.labels, self.config.data.max_length, 0)
+
+    @property
+    def baselines(self) -> list[str]:
+        """Names of the saved baselines, in the order of the report."""
+        return [s["name"] for s in self.report["systems"] if (self.path / "baselines" / s["name"]).is_dir()]
+
+    def baseline(self, name: str, pretrained: Backbone, precision: Precision) -> Baseline:
+        return load_baseline(self.path / "baselines" / name, pretrained, precision)

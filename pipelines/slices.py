@@ -1,0 +1,76 @@
+"""Where does it fail: accuracy of the fine-tuned system and its rival on parts of the test items."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+
+from pipelines.intervals import proportion_interval
+from pipelines.records import IntArray, column
+
+SMALL = 30  # items below which a figure says little
+MOST = 20  # values of one column that are listed, the most frequent
+LENGTH = "length (words)"
+
+
+def slices_section(
+    test: Dataset, columns: Sequence[str], targets: IntArray, predicted: IntArray, rival: IntArray | None
+) -> dict[str, Any]:
+    """Accuracy per value of every slice column, and per quarter of the text lengths.
+
+    Args:
+        test: N items with `text` and the slice columns.
+        columns: slice columns.
+        targets, predicted, rival: class numbers, each (N,); rival is None where there is no regression.
+    """
+    words = np.array([len(text.split()) for text in column(test, "text")])
+    parts = [(LENGTH, _quarters(words))] + [(name, column(test, name)) for name in columns]
+    rows = [row for name, values in parts for row in _rows(name, values, targets, predicted, rival)]
+    sure = [row for row in rows if not row["small"] and row["column"] != LENGTH] or rows
+    worst = min(sure, key=lambda row: row["accuracy"])
+    return {
+        "rows": rows,
+        "sentence": f"Lowest accuracy{'' if worst['small'] else f' among slices of at least {SMALL} items'}: "
+        f"{worst['accuracy']:.2f} where {worst['column']} is {worst['value']} ({worst['items']} items).",
+        "caveat": f"Slices of fewer than {SMALL} items are marked: their figures may be chance. With many slices, some look "
+        "bad by chance alone; compare intervals. Accuracy is shown, since macro-F1 of slices with other class shares "
+        "cannot be compared.",
+    }
+
+
+def _quarters(words: IntArray) -> list[str]:
+    """A name for the quarter of the lengths that each text is in, shortest first."""
+    borders = sorted({int(q) for q in np.quantile(words, [0.25, 0.5, 0.75], method="lower")})
+    bounds = [0, *borders, int(words.max())]
+    names = [f"{low + 1}–{high}" for low, high in zip(bounds, bounds[1:], strict=False) if high > low]
+    return [names[min(int(np.searchsorted(borders, n)), len(names) - 1)] for n in words]
+
+
+def _rows(
+    name: str, values: Sequence[str], targets: IntArray, predicted: IntArray, rival: IntArray | None
+) -> list[dict[str, Any]]:
+    counts = Counter(values)
+    listed = [value for value, _ in counts.most_common(MOST)]
+    array = np.array(values, dtype=object)
+    order = sorted(listed, key=lambda value: int(value.split("–")[0])) if name == LENGTH else sorted(listed)
+    rows = []
+    for value in order:
+        own = array == value
+        right = int((predicted[own] == targets[own]).sum())
+        rows.append(
+            {
+                "column": name,
+                "value": value,
+                "items": int(own.sum()),
+                "errors": int(own.sum()) - right,
+                "accuracy": right / int(own.sum()),
+                "accuracy_ci": proportion_interval(right, int(own.sum())),
+                "rival_accuracy": None if rival is None else float((rival[own] == targets[own]).mean()),
+                "small": int(own.sum()) < SMALL,
+            }
+        )
+    return rows
