@@ -87,8 +87,8 @@ def calibration_section(
         "reason": reason,
         **states,
         "sentence": _sentence(states["before"], states["after"], temperature),
-        "caveat": "The error of a perfectly calibrated model is not zero on few items: it grows as bins empty. It is of "
-        "the most probable class, over all classes together.",
+        "caveat": "The error of a perfectly calibrated model is not zero on few items: it grows as bins empty. It "
+        "is of the most probable class, over all classes together.",
     }
 
 

@@ -1,0 +1,216 @@
+"""The ladder of any models on any labelled file: the same report, nothing trained but the learning curve."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from datasets import Dataset
+
+from pipelines import durable
+from pipelines.artifacts import CHECKPOINTS, environment, refuse_existing
+from pipelines.config import CURVE_SHARES, DataConfig, SplitFile
+from pipelines.data import read_items
+from pipelines.device import Precision, resolve_precision, start_accelerator
+from pipelines.duplicates import group_items
+from pipelines.errors import ConfigError, DataError, Interrupted, RunDirectoryError
+from pipelines.evaluate import compare_systems
+from pipelines.learning_curve import add_curve, tuned_points
+from pipelines.records import COMMON, Event, Finished, Splits, Stage, SystemScore, column
+from pipelines.report import render_html
+from pipelines.run import data_sha256, predictions, scored
+from pipelines.saved_run import SavedRun
+from pipelines.score import predictor, score_saved
+from pipelines.tables import read_table, unit_of
+
+
+def compare(
+    model_dirs: Sequence[Path],
+    data: Path,
+    out: Path,
+    columns: dict[str, str] | None = None,
+    curve: bool = True,
+    stop: Callable[[], bool] = lambda: False,
+) -> Iterator[Event]:
+    """Score finished runs, saved baselines included, on a labelled file, and write a report.
+
+    The verdict is about the model of the first directory; its validation part serves thresholds and calibration. Items
+    that any of the runs has seen, or near duplicates of them, are left out and counted.
+
+    Args:
+        model_dirs: complete run directories. Of one, systems keep their names; of several, they become
+            `<directory>/<system>`.
+        data: a table with the columns that the first run was trained on.
+        out: directory for the report, which must not exist.
+        columns: `text` and `label` where they are called otherwise here.
+        curve: train the first model again on growing shares of its items, for the learning curve.
+        stop: asked between systems.
+
+    Raises:
+        RunDirectoryError, DataError, BackboneError, ConfigError: see `errors`.
+        Interrupted: after `stop`; nothing is kept.
+    """
+    refuse_existing(out)
+    yield Stage("models", f"checking {len(model_dirs)} run{'s' * (len(model_dirs) > 1)}")
+    runs = [SavedRun(path) for path in model_dirs]
+    prefixes = _prefixes(runs)
+    first = runs[0]
+    yield Stage("data", f"reading {data}")
+    splits = _splits(runs, data, columns or {})
+    precision = resolve_precision("auto")
+
+    work = out.with_name(out.name + ".partial")
+    durable.discard(work)
+    try:
+        work.mkdir(parents=True)
+    except OSError as error:
+        raise RunDirectoryError(f"{out}: cannot be written: {error.strerror}") from None
+    try:
+        systems: list[SystemScore] = []
+        for run, prefix in zip(runs, prefixes, strict=True):
+            for name, rung in _rungs(run, prefix, splits, precision, run is first).items():
+                if stop():
+                    raise Interrupted("stopped; nothing was kept")
+                yield Stage("scoring", name)
+                systems.append(rung())
+                yield scored(systems[-1], splits)
+        report = _report(first, prefixes[0] + first.main, splits, systems, precision)
+        if curve:
+            yield from _curve(report, first, splits, systems, precision, work, stop)
+        pq.write_table(predictions(splits, systems).with_format("arrow")[:], work / "predictions.parquet")
+        durable.write_json(work / "report.json", report)
+        (work / "report.html").write_text(render_html(report, out.name), encoding="utf-8")
+        durable.publish(work, out, _manifest(runs, data, precision))
+    finally:
+        durable.discard(work)
+    yield Finished(out, report["verdict"]["sentence"])
+
+
+# ---- models and items
+
+
+def _prefixes(runs: list[SavedRun]) -> list[str]:
+    """What stands before the names of a run's systems: nothing, or as much of its path as tells the runs apart."""
+    if len(runs) == 1:
+        return [""]
+    paths = [run.path.resolve() for run in runs]
+    for length in range(1, max(len(path.parts) for path in paths) + 1):
+        names = ["/".join(path.parts[-length:]) + "/" for path in paths]
+        if len(set(names)) == len(names):
+            return names
+    raise ConfigError("compare: a run directory is named twice; name each once")
+
+
+def _splits(runs: list[SavedRun], data: Path, columns: dict[str, str]) -> Splits:
+    """The file as test part, and the first run's own items; what any run has seen is left out of the test part."""
+    first = runs[0]
+    test = _read(first.config.data, data, columns)
+    labels = tuple(dict.fromkeys(label for run in runs for label in run.labels))
+    for label, line in zip(column(test, "label"), column(test, "line"), strict=True):
+        if label not in labels:
+            known = ", ".join(labels)
+            raise DataError(data, f"no model knows the label {label!r}; they know: {known}", line, unit=unit_of(data))
+
+    seen = [text for run in runs for text in column(run.seen(), "text")]
+    groups = group_items([*seen, *column(test, "text")])
+    fresh = np.flatnonzero(~np.isin(groups[len(seen) :], groups[: len(seen)]))
+    if not len(fresh):
+        raise DataError(data, "the models have seen every item in training; give a file with new ones")
+    own = first.seen()
+    parts = {name: _part(own, "own", name) for name in ("train", "validation")}
+    counts = {"read": len(test), "left_out_because_seen_by_a_model": len(test) - len(fresh), "test": len(fresh)}
+    earlier = own.select(np.flatnonzero(np.array(column(own, "origin")) == "earlier"))
+    return Splits(
+        **parts, test=test.select(fresh), labels=labels, counts=counts, earlier=earlier if len(earlier) else None
+    )
+
+
+def _read(config: DataConfig, data: Path, columns: dict[str, str]) -> Dataset:
+    """The labelled file; id, group and slice columns are read where it has them."""
+    found = read_table(data).columns
+    slices = tuple(name for name in config.slices if name in found)
+    optional = {name: None for name in ("id", "group") if getattr(config, name) not in found}
+    return read_items(SplitFile(path=data), config.model_copy(update={"slices": slices} | optional | columns))
+
+
+def _part(seen: Dataset, origin: str, part: str) -> Dataset:
+    wanted = (np.array(column(seen, "origin")) == origin) & (np.array(column(seen, "part")) == part)
+    return seen.select(np.flatnonzero(wanted)).select_columns(list(COMMON))
+
+
+# ---- scores and report
+
+
+def _rungs(
+    run: SavedRun, prefix: str, splits: Splits, precision: Precision, own_validation: bool
+) -> dict[str, Callable[[], SystemScore]]:
+    """Saved baselines and the model of a run: name -> how to score it."""
+    pretrained = run.pretrained()
+
+    def rung(saved: str) -> SystemScore:
+        if saved == run.main:
+            predict = predictor(run.model(), precision)
+        else:
+            predict = run.baseline(saved, pretrained, precision).predict_probabilities
+        found = score_saved(run, saved, prefix + saved, predict, splits)
+        if own_validation:
+            return found
+        recorded = run.system(saved)["validation_macro_f1"]  # on its own validation part, which is not at hand here
+        return replace(found, validation_macro_f1=recorded, validation_probabilities=None)
+
+    return {prefix + saved: partial(rung, saved) for saved in [*run.baselines, run.main]}
+
+
+def _report(
+    first: SavedRun, main: str, splits: Splits, systems: list[SystemScore], precision: Precision
+) -> dict[str, Any]:
+    saved, config = first.report, first.config
+    temperature = saved["calibration"]["temperature"], saved["calibration"]["reason"]
+    slices = tuple(name for name in config.data.slices if name in splits.test.column_names)
+    kept = ("task", "backbone", "start_from", "freeze_sentence", "max_length", "bootstrap", "min_gain")
+    return (
+        {key: saved[key] for key in kept}
+        | {"precision": precision}
+        | compare_systems(splits, systems, main, config.evaluation, config.training.seed, temperature, slices)
+    )
+
+
+def _curve(
+    report: dict[str, Any],
+    first: SavedRun,
+    splits: Splits,
+    systems: list[SystemScore],
+    precision: Precision,
+    work: Path,
+    stop: Callable[[], bool],
+) -> Iterator[Event]:
+    """Train the first model again on growing shares of its own items. Not possible once its `start_from` is gone."""
+    config = first.config
+    evaluation = config.evaluation.model_copy(update={"learning_curve": CURVE_SHARES})
+    try:
+        start = None if config.start_from is None else SavedRun(config.start_from)
+    except RunDirectoryError as error:
+        yield Stage("learning curve", f"left out, since the run that the first one started from is gone: {error}")
+        return
+    accelerator = start_accelerator(precision, (), work)
+    root = work / CHECKPOINTS
+    again = config.model_copy(update={"evaluation": evaluation})
+    smaller = yield from tuned_points(again, splits, start, precision, accelerator, root, stop)
+    durable.discard(root)
+    add_curve(report, smaller, systems, splits, evaluation, config.training.seed, first.pretrained(), precision)
+
+
+def _manifest(runs: list[SavedRun], data: Path, precision: Precision) -> dict[str, Any]:
+    return {
+        "kind": "comparison",
+        "models": [
+            {"name": run.path.name, "sha256": run.manifest["sha256"]["model/model.safetensors"]} for run in runs
+        ],
+        "data_sha256": data_sha256(data),
+        "precision": precision,
+    } | environment()

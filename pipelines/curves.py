@@ -42,8 +42,8 @@ def curves_section(
     )
     return {
         "curves": drawn,
-        "caveat": f"The curves are {which}. Precision depends on how frequent the class is among the items; recall and the "
-        "false positive rate do not.",
+        "caveat": f"The curves are {which}. Precision depends on how frequent the class is among the items; "
+        "recall and the false positive rate do not.",
     }
 
 

@@ -2,8 +2,9 @@
 
 The order is a contract: given parts are honoured and a given test part is never changed; duplicates and groups are
 found; what a later part shares with an earlier one (test, then validation, then training) is dropped and counted; the
-test fraction is cut; `max_train_items` bounds what is not test; the validation fraction comes out of those. What the run
-of `start_from` has seen can only be trained on again: it is never cut for test or validation, and refused in a test file.
+test fraction is cut; `max_train_items` bounds what is not test; the validation fraction comes out of those. What the
+run of `start_from` has seen can only be trained on again: it is never cut for test or validation, and a test file that
+holds it is refused.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from sklearn.utils import resample
 from pipelines.config import DataConfig, SplitFile
 from pipelines.duplicates import exact_groups, group_items, number_by
 from pipelines.errors import DataError
-from pipelines.records import IntArray, Splits, column
+from pipelines.records import COMMON, IntArray, Splits, column
 from pipelines.tables import Row, Table, read_table, unit_of
 
 MIN_PER_CLASS = 5  # examples of every class outside a given test part
@@ -48,6 +49,7 @@ def load_splits(
     _check_classes(parts, config, known_labels)
     counts = {f"read_{name}": len(part) for name, part in parts.items()}
     if earlier is not None:
+        earlier = earlier.select_columns([*COMMON, "part"])
         parts = {EARLIER: _with_group(earlier, [""] * len(earlier))} | parts
         counts["seen_by_start_from"] = len(earlier)
 

@@ -22,8 +22,8 @@ REPORTS = ("report.json", "report.html")
 def demo(out: Path, stop: Callable[[], bool] = lambda: False) -> Iterator[Event]:
     """Fine-tune on general examples, continue on the client's, compare all on the client's test part.
 
-    Leaves `OUT/report.html` and `OUT/report.json` of the client's run; both runs are below `OUT/stages/`. An earlier demo
-    at `out` is replaced. Events and errors are those of `run.finetune`.
+    Leaves `OUT/report.html` and `OUT/report.json` of the client's run; both runs are below `OUT/stages/`. An earlier
+    demo at `out` is replaced. Events and errors are those of `run.finetune`.
 
     Raises:
         RunDirectoryError: something else than a demo stands at `out`.

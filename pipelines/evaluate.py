@@ -66,11 +66,13 @@ def compare_systems(
         "calibration": calibration_section(own.probabilities, targets, *temperature, config.bootstrap, seed),
         "curves": curves_section(splits.labels, targets, [own, *others], positive),
         "slices": slices_section(
-            splits.test, slices, targets, own.probabilities.argmax(axis=1), None if said is None else said.argmax(axis=1)
+            splits.test,
+            slices,
+            targets,
+            own.probabilities.argmax(axis=1),
+            None if said is None else said.argmax(axis=1),
         ),
-        "mistakes": mistakes_section(
-            splits.test, splits.labels, targets, own.probabilities, said
-        ),
+        "mistakes": mistakes_section(splits.test, splits.labels, targets, own.probabilities, said),
     }
     if own.validation_probabilities is not None:
         checked = own.validation_probabilities, splits.targets(splits.validation)
@@ -103,10 +105,15 @@ def positive_class(splits: Splits, config: EvaluationConfig) -> int:
 
 
 def _pairs(systems: list[SystemScore], main: str) -> list[tuple[str, str]]:
-    """The main system with every other; any other fine-tuned one with what was trained on as many items."""
-    tuned = [s for s in systems if s.name != main and s.name.split("/")[-1].startswith(FINE_TUNED)]
-    alike = [(t.name, s.name) for t in tuned for s in systems if s not in tuned and s.trained_on == t.trained_on]
-    return [(main, s.name) for s in systems if s.name != main] + [pair for pair in alike if main not in pair]
+    """The main system with every other; any other fine-tuned one with what its run trained on as many items."""
+    pairs = [(main, other.name) for other in systems if other.name != main]
+    for tuned in systems:
+        folder, _, name = tuned.name.rpartition("/")
+        if tuned.name == main or not name.startswith(FINE_TUNED):
+            continue
+        alike = [s for s in systems if s.name.rpartition("/")[0] == folder and s.trained_on == tuned.trained_on]
+        pairs += [(tuned.name, s.name) for s in alike if s is not tuned and s.name != main]
+    return pairs
 
 
 def _comparison(

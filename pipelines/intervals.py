@@ -85,7 +85,7 @@ def difference_interval(values: FloatArray, observed: float, items: int) -> list
 
 
 def proportion_interval(successes: int, trials: int) -> list[float]:
-    """Two-sided 95% interval [low, high] of a proportion (Wilson 1927); it has a width also where all or none succeed."""
+    """Two-sided 95% interval [low, high] of a proportion (Wilson 1927), with a width also where all or none succeed."""
     found = binomtest(successes, trials).proportion_ci(LEVEL, method="wilson")
     return [float(found.low), float(found.high)]
 

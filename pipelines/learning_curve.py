@@ -26,7 +26,7 @@ from pipelines.metrics import macro_f1
 from pipelines.predict import predict_probabilities
 from pipelines.records import Event, IntArray, Splits, Stage, Step, SystemScore, column
 from pipelines.saved_run import SavedRun
-from pipelines.score import all_trained_on, trained_baseline
+from pipelines.score import CLIENT, all_trained_on, trained_baseline
 from pipelines.tune import finished_model, prepare, tune
 from pipelines.verdict import find_rival
 
@@ -57,7 +57,7 @@ def nested_shares(items: Dataset, shares: tuple[float, ...], seed: int) -> list[
     """
     groups = np.array(column(items, "group"))
     labels = np.array(column(items, "label"))
-    names, first = np.unique(groups, return_index=True)
+    names = np.unique(groups)
     strata = number_by([tuple(sorted(set(labels[groups == g].tolist()))) for g in names])
     parts = []
     pool = names
@@ -99,8 +99,8 @@ def learning_curve_section(
         "curves": curves,
         "more_labels": more_labels,
         "sentence": sentence,
-        "caveat": "One training per point: the intervals cover the choice of test items, not of training items or seed. What "
-        "comes after the last point is an extrapolation.",
+        "caveat": "One training per point: the intervals cover the choice of test items, not of training items or "
+        "seed. What comes after the last point is an extrapolation.",
     }
 
 
@@ -148,13 +148,15 @@ def add_curve(
         return
     by_name = {system.name: system for system in systems}
     main = by_name[report["main"]]
-    rival = find_rival([system for system in systems if system.trained_on == main.trained_on])
+    folder = main.name.rpartition("/")[0]
+    alike = [s for s in systems if s.name.rpartition("/")[0] == folder and s.trained_on == main.trained_on]
+    rival = find_rival(alike)
     texts = column(splits.test, "text")
     points = []
     for run in smaller:
         points.append(CurvePoint(main.name, len(run.items), run.predicted))
         if rival is not None:
-            kind = rival.name.removesuffix("-client")
+            kind = rival.name.rpartition("/")[2].removesuffix(CLIENT)
             items = all_trained_on(replace(splits, train=run.items))
             baseline = trained_baseline(kind, items, splits, pretrained, precision, seed)
             points.append(CurvePoint(rival.name, len(run.items), baseline.predict_probabilities(texts).argmax(axis=1)))
@@ -179,8 +181,8 @@ def _reading(curve: dict[str, Any], min_gain: float) -> tuple[str, str]:
         return "unclear", "Unclear whether more labels would help: there are too few to train on less."
     low, high = step["gain_ci"]
     found = (
-        f"the step from {step['from']:,} to {step['to']:,} training items changed macro-F1 by {100 * step['gain']:+.1f} points "
-        f"(95% interval {100 * low:+.1f} to {100 * high:+.1f})"
+        f"the step from {step['from']:,} to {step['to']:,} training items changed macro-F1 by "
+        f"{100 * step['gain']:+.1f} points (95% interval {100 * low:+.1f} to {100 * high:+.1f})"
     )
     if low > HELPS:
         return "would help", f"More labels would help: {found}."

@@ -45,8 +45,8 @@ def mistakes_section(
     return {
         "counts": {name: int(own.sum()) for name, own in chosen.items()} | {"disagreements": int(split.sum())},
         **{name: shown(own) for name, own in chosen.items()},
-        "caveat": f"At most {LISTED} of each, the surest first; texts are cut at {LONGEST} characters. A sure error is often a "
-        "wrong label: read it before you blame the model.",
+        "caveat": f"At most {LISTED} of each, the surest first; texts are cut at {LONGEST} characters. A sure error is "
+        "often a wrong label: read it before you blame the model.",
     }
 
 

@@ -1,11 +1,11 @@
 """Which threshold for a wanted precision or recall: chosen on validation, confirmed on test.
 
-An item is flagged as a class if its probability of that class reaches the threshold. A threshold is offered only if the
-one-sided 95% lower bound of the wanted figure on validation (Clopper and Pearson 1934, exact) reaches what is wanted; of
-those, the one that costs least of the other figure. For recall that is one threshold, since recall falls as it rises. For
-precision it is the loosest of a chain of thresholds, each with one more item flagged, that all hold from the first on
-which can hold at all: testing in a fixed order until the first failure keeps the error at 5% (Angelopoulos et al. 2021,
-"Learn then Test", arXiv 2110.01052).
+An item is flagged as a class if its probability of that class reaches the threshold. A threshold is offered only if
+the one-sided 95% lower bound of the wanted figure on validation (Clopper and Pearson 1934, exact) reaches what is
+wanted; of those, the one that costs least of the other figure. For recall that is one threshold, since recall falls as
+it rises. For precision it is the loosest of a chain of thresholds, each with one more item flagged, that all hold from
+the first on which can hold at all: testing in a fixed order until the first failure keeps the error at 5%
+(Angelopoulos et al. 2021, "Learn then Test", arXiv 2110.01052).
 """
 
 from __future__ import annotations

@@ -25,8 +25,8 @@ def training_reading(history: list[dict[str, Any]]) -> dict[str, str]:
         reading = "overfitting"
         rise = 100 * (losses[-1] / losses[lowest] - 1)
         sentence = (
-            f"Overfitting: validation loss was lowest after epoch {checks[lowest]['epoch']:g} and rose by {rise:.0f}% since. "
-            "More epochs will not help; more labels, more frozen layers or a lower learning rate may."
+            f"Overfitting: validation loss was lowest after epoch {checks[lowest]['epoch']:g} and rose by {rise:.0f}% "
+            "since. More epochs will not help; more labels, more frozen layers or a lower learning rate may."
         )
     elif lowest == len(losses) - 1 and losses[-1] < UNDER * losses[-2]:
         reading = "underfitting"

@@ -28,7 +28,11 @@ def render_html(report: dict[str, Any], title: str, config_yaml: str = "") -> st
         config_yaml: the resolved config; empty for a comparison.
     """
     environment = Environment(
-        loader=PackageLoader("pipelines"), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
+        loader=PackageLoader("pipelines"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
     )
     environment.filters |= {
         "share": _share,

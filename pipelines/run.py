@@ -110,7 +110,7 @@ def _finetune(
     temperature = _save_model(config, splits, trunk, precision, run)
     training = {"train_seconds": progress.seconds, "peak_memory_bytes": peak.bytes}
     tuned = _score_fine_tuned(splits, trunk.backbone, precision, progress, training, run)
-    yield _scored(tuned, splits)
+    yield scored(tuned, splits)
     pretrained = load_text_backbone(config.backbone, splits.labels, config.data.max_length, config.training.seed)
     systems: list[SystemScore] = []
     for name, rung in _lower_rungs(config, splits, start, pretrained, precision, run).items():
@@ -118,7 +118,7 @@ def _finetune(
             raise Interrupted("stopped after training; what is done was kept")
         yield Stage("baseline", name)
         systems.append(rung())
-        yield _scored(systems[-1], splits)
+        yield scored(systems[-1], splits)
     systems.append(tuned)
 
     yield Stage("report", "scoring the test part")
@@ -142,7 +142,7 @@ def _start(config: RunConfig) -> tuple[RunConfig, SavedRun | None]:
     own, theirs = config.backbone, start.config.backbone
     if "name" in own.model_fields_set and own.name != theirs.name:
         raise ConfigError(
-            f"backbone.name: expected {theirs.name}, the backbone of the run at start_from, found {own.name}; leave it out"
+            f"backbone.name: expected {theirs.name}, as in the run at start_from, found {own.name}; leave it out"
         )
     same = own.model_copy(update={"name": theirs.name, "revision": theirs.revision})
     return config.model_copy(update={"backbone": same}), start
@@ -272,7 +272,8 @@ def _lower_rungs(
     return rungs | {kind + CLIENT: fitted(kind, CLIENT, items) for kind in regressions}
 
 
-def _scored(system: SystemScore, splits: Splits) -> Scored:
+def scored(system: SystemScore, splits: Splits) -> Scored:
+    """The event that says how a system did on the test part."""
     targets = splits.targets(splits.test)
     predicted = system.probabilities.argmax(axis=1)
     return Scored(system.name, float(np.mean(predicted == targets)), macro_f1(targets, predicted))
@@ -311,10 +312,12 @@ def _write_report(
 
 def seen_items(splits: Splits) -> Dataset:
     """Everything that this run and those before it were trained or validated on, with its part."""
-    parts = [] if splits.earlier is None else [splits.earlier]
+    earlier = splits.earlier
+    parts = [] if earlier is None else [Dataset.from_dict(earlier[:] | {"origin": ["earlier"] * len(earlier)})]
     for name in ("train", "validation"):
         values = getattr(splits, name).select_columns(list(COMMON))[:]
-        parts.append(Dataset.from_dict(values | {"part": [name] * len(values["text"])}))
+        n = len(values["text"])
+        parts.append(Dataset.from_dict(values | {"part": [name] * n, "origin": ["own"] * n}))
     return concatenate_datasets(parts)
 
 
@@ -341,13 +344,14 @@ def _provenance(
         "precision": precision,
         "device": str(device()),
         "processes": config.training.processes,
-        "data_sha256": {name: _data_sha256(path) for name, path in parts.items()},
+        "data_sha256": {name: data_sha256(path) for name, path in parts.items()},
         "backbone": base if start is None else start.manifest["backbone"],
         "start_from": None if start is None else {"name": start.path.name, "sha256": weights.sha256},
     }
 
 
-def _data_sha256(path: Path) -> str | dict[str, str]:
+def data_sha256(path: Path) -> str | dict[str, str]:
+    """Digest of a data file, or of every file of a folder."""
     if path.is_file():
         return sha256_file(path)
     return {p.relative_to(path).as_posix(): sha256_file(p) for p in sorted(path.rglob("*")) if p.is_file()}

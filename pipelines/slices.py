@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -36,9 +37,9 @@ def slices_section(
         "rows": rows,
         "sentence": f"Lowest accuracy{'' if worst['small'] else f' among slices of at least {SMALL} items'}: "
         f"{worst['accuracy']:.2f} where {worst['column']} is {worst['value']} ({worst['items']} items).",
-        "caveat": f"Slices of fewer than {SMALL} items are marked: their figures may be chance. With many slices, some look "
-        "bad by chance alone; compare intervals. Accuracy is shown, since macro-F1 of slices with other class shares "
-        "cannot be compared.",
+        "caveat": f"Slices of fewer than {SMALL} items are marked: their figures may be chance. With many slices, some "
+        "look bad by chance alone; compare intervals. Accuracy is shown, since macro-F1 of slices with other class "
+        "shares cannot be compared.",
     }
 
 
@@ -46,7 +47,7 @@ def _quarters(words: IntArray) -> list[str]:
     """A name for the quarter of the lengths that each text is in, shortest first."""
     borders = sorted({int(q) for q in np.quantile(words, [0.25, 0.5, 0.75], method="lower")})
     bounds = [0, *borders, int(words.max())]
-    names = [f"{low + 1}–{high}" for low, high in zip(bounds, bounds[1:], strict=False) if high > low]
+    names = [f"{low + 1}–{high}" for low, high in pairwise(bounds) if high > low]
     return [names[min(int(np.searchsorted(borders, n)), len(names) - 1)] for n in words]
 
 

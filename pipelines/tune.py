@@ -1,4 +1,4 @@
-"""One fine-tuning: backbone -> freeze, LoRA -> training items -> the training loop. A run and its learning curve use it."""
+"""One fine-tuning: backbone -> freeze, LoRA -> items -> the training loop. A run and its learning curve use it."""
 
 from __future__ import annotations
 

@@ -15,8 +15,8 @@ from pipelines.records import IntArray, Splits, SystemScore
 REGRESSIONS = "logistic-regression"
 FEW = 30  # test items of a class, or validation items in all, below which the report warns
 CAVEAT = (
-    "The interval is a paired, stratified bootstrap over the test part, and never narrower than three items in the test "
-    "part. It covers the choice of test items, not of training items or seed."
+    "The interval is a paired, stratified bootstrap over the test part, and never narrower than three items in the "
+    "test part. It covers the choice of test items, not of training items or seed."
 )
 
 

@@ -56,6 +56,24 @@ def finetune(
 
 
 @app.command()
+def compare(
+    model_dirs: Annotated[list[Path], typer.Argument(help="run directories; the verdict is about the first")],
+    data: Annotated[Path, typer.Option(help="labelled file with the columns of the first run's data")],
+    out: Annotated[Path, typer.Option(help="directory for the report")] = Path("runs/comparison"),
+    text: Annotated[str | None, typer.Option(help="column with the text; default: as in training")] = None,
+    label: Annotated[str | None, typer.Option(help="column with the label; default: as in training")] = None,
+    learning_curve: Annotated[bool, typer.Option(help="train the first model again on growing shares")] = True,
+    json_lines: Annotated[bool, typer.Option("--json", help="events as JSON lines")] = False,
+) -> None:
+    """Score finished models and their baselines on a labelled file: the ladder and the report."""
+    from pipelines.compare import compare as run
+
+    columns = {name: value for name, value in (("text", text), ("label", label)) if value is not None}
+    again = "the same command starts afresh"
+    _follow(lambda stop: run(model_dirs, data, out, columns, learning_curve, stop), json_lines, again)
+
+
+@app.command()
 def classify(
     model_dir: Annotated[Path, typer.Argument(help="run directory of rootstock finetune")],
     input: Annotated[Path, typer.Argument(help="CSV, TSV, JSONL (also .gz), Parquet, or a saved datasets folder")],
