@@ -57,8 +57,11 @@ def nested_shares(items: Dataset, shares: tuple[float, ...], seed: int) -> list[
     """
     groups = np.array(column(items, "group"))
     labels = np.array(column(items, "label"))
-    names = np.unique(groups)
-    strata = number_by([tuple(sorted(set(labels[groups == g].tolist()))) for g in names])
+    members: dict[int, set[str]] = {}
+    for group, label in zip(groups.tolist(), labels.tolist(), strict=True):
+        members.setdefault(group, set()).add(label)
+    names = np.array(sorted(members))
+    strata = number_by([tuple(sorted(members[group])) for group in names.tolist()])
     parts = []
     pool = names
     for share in sorted(shares, reverse=True):
