@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import results
-from benchmarks.edos import CONFIG, edos_file, path_overrides
+from benchmarks.sets import CONFIG, data_file, path_overrides
 from pipelines import lora
 from pipelines.backbones import load_text_backbone
 from pipelines.checkpoint import Checkpoints
@@ -35,9 +35,9 @@ RATES: dict[str, tuple[float, ...]] = {"lora-2": (3e-4, 8e-4, 2e-3), "head": (1e
 def best_on_dev(setting: str, rate: float) -> float:
     """Best macro-F1 on the dev part over the epochs of one run."""
     freeze, adapter = SETTINGS[setting]
-    dev = [f"data.validation.path={json.dumps(str(edos_file()))}", "data.validation.where.split=dev"]
+    dev = [f"data.validation.path={json.dumps(str(data_file('edos')))}", "data.validation.where.split=dev"]
     options = [f"backbone.freeze={freeze}", f"adapter.type={adapter}", f"training.learning_rate={rate}"]
-    config = load_config(CONFIG, [*path_overrides(), *dev, *options])
+    config = load_config(CONFIG, [*path_overrides("edos"), *dev, *options])
     splits = load_splits(config.data, config.training.seed)
     backbone = load_text_backbone(config.backbone, splits.labels, config.data.max_length, config.training.seed)
     trunk = Trunk(backbone, freeze)

@@ -39,7 +39,7 @@ from datasets import Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from benchmarks import results
-from benchmarks.edos import CONFIG, edos_file, path_overrides
+from benchmarks.sets import CONFIG, data_file, path_overrides
 from pipelines.backbones import Backbone, load_text_backbone
 from pipelines.backbones.text import TextBackbone
 from pipelines.checkpoint import Checkpoints
@@ -231,8 +231,8 @@ def measure(name: str, repeat: int, items: int, epochs: int) -> results.Row:
 
 def _config(items: int) -> RunConfig:
     """configs/edos.yaml with `items` texts for training and the official dev part for validation."""
-    validation = json.dumps({"path": str(edos_file()), "where": {"split": "dev"}})
-    overrides = [*path_overrides(), f"data.validation={validation}", f"data.max_train_items={items}"]
+    validation = json.dumps({"path": str(data_file("edos")), "where": {"split": "dev"}})
+    overrides = [*path_overrides("edos"), f"data.validation={validation}", f"data.max_train_items={items}"]
     return load_config(CONFIG, overrides)
 
 

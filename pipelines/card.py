@@ -45,14 +45,14 @@ biases included; look at the worst classes in the report before you rely on it.
 
 def model_card(report: dict[str, Any], config: RunConfig, title: str) -> str:
     """Markdown with a YAML head. Labels and names are escaped for Markdown tables and code."""
-    tuned = next(system for system in report["systems"] if system["name"] == "fine-tuned")
+    main = next(system for system in report["systems"] if system["name"] == report["main"])
     results = [
         EvalResult(
             task_type=config.task,
             dataset_type="user-data",
             dataset_name="test part",
             metric_type=name,
-            metric_value=round(tuned["metrics"][key], 4),
+            metric_value=round(main["metrics"][key], 4),
         )
         for name, key in (("accuracy", "accuracy"), ("f1", "macro_f1"))
     ]
