@@ -7,6 +7,7 @@ temperature is fitted on validation and becomes part of the model's weights (`Ba
 from __future__ import annotations
 
 from typing import Any
+from warnings import catch_warnings, filterwarnings
 
 import numpy as np
 from scipy.special import softmax
@@ -21,7 +22,7 @@ from pipelines.records import FloatArray, IntArray
 
 FOLDS = 5
 FEWEST = 50  # validation items below which a temperature is not fitted
-TINY = 1e-12
+TINY = np.finfo(np.float64).tiny
 
 
 class _Logits(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -41,9 +42,12 @@ class _Logits(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 def fit_temperature(logits: FloatArray, targets: IntArray) -> float:
     """The temperature T for which softmax(logits / T) has the lowest log loss; logits (N, C), targets (N,)."""
     everything = np.arange(len(targets))
-    calibrated = CalibratedClassifierCV(
+    calibrator = CalibratedClassifierCV(
         FrozenEstimator(_Logits(logits.shape[1])), method="temperature", ensemble=True, cv=[(everything, everything)]
-    ).fit(logits, targets)
+    )
+    with catch_warnings():
+        filterwarnings("ignore", "The number of unique classes")  # many classes and few items are no mistake here
+        calibrated = calibrator.fit(logits, targets)
     return float(1 / calibrated.calibrated_classifiers_[0].calibrators[0].beta_)
 
 
@@ -56,6 +60,8 @@ def choose_temperature(logits: FloatArray, targets: IntArray, seed: int) -> tupl
     N = len(targets)
     if N < FEWEST:
         return 1.0, f"Scaling is off: {N} validation items are too few to fit a temperature (at least {FEWEST})."
+    if (logits.argmax(axis=1) == targets).all():  # the colder the better, without end
+        return 1.0, f"Scaling is off: all {N} validation items are right, so that no temperature is the best."
     after = np.empty_like(logits)
     for fitted, held_out in KFold(FOLDS, shuffle=True, random_state=seed).split(logits):
         after[held_out] = softmax(logits[held_out] / fit_temperature(logits[fitted], targets[fitted]), axis=1)
@@ -77,7 +83,7 @@ def calibration_section(
         temperature, reason: see `choose_temperature`.
         resamples, seed: of the bootstrap.
     """
-    before = softmax(temperature * np.log(probabilities + TINY), axis=1)
+    before = softmax(temperature * np.log(np.maximum(probabilities, TINY)), axis=1)
     states = {
         name: _reliability(p, targets, resamples, seed) for name, p in (("before", before), ("after", probabilities))
     }
@@ -119,4 +125,6 @@ def _reliability(probabilities: FloatArray, targets: IntArray, resamples: int, s
     for r in range(resamples):
         chosen = rng.integers(0, len(targets), len(targets))
         errors[r] = np.abs(np.bincount(number[chosen], weights=gaps[chosen])).sum() / len(targets)
-    return {"ece": calibration_error(probabilities, targets), "ece_ci": interval(errors), "bins": bins}
+    ece = calibration_error(probabilities, targets)
+    unbiased = np.maximum(errors - (errors.mean() - ece), 0.0)  # resampling adds noise to bins, which adds error
+    return {"ece": ece, "ece_ci": interval(unbiased), "bins": bins}

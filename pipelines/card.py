@@ -71,7 +71,7 @@ def model_card(report: dict[str, Any], config: RunConfig, title: str) -> str:
         labels=", ".join(f"`{_plain(label)}`" for label in report["labels"]),
         backbone=_plain(report["backbone"]["name"]),
         freeze=report["freeze_sentence"],
-        sentence=report["verdict"]["sentence"],
+        sentence=_plain(report["verdict"]["sentence"]),
         rows="\n".join(_row(system) for system in report["systems"]),
         max_length=report["max_length"],
         **{name: f"{report[name]:,}" for name in ("n_train", "n_validation", "n_test")},
@@ -83,7 +83,7 @@ def _row(system: dict[str, Any]) -> str:
     for name in ("accuracy", "macro_f1"):
         low, high = system["metrics"][f"{name}_ci"]
         cells.append(f"{system['metrics'][name]:.3f} ({low:.3f} to {high:.3f})")
-    return f"| {system['name']} | {' | '.join(cells)} |"
+    return f"| {_plain(system['name'])} | {' | '.join(cells)} |"
 
 
 def _plain(text: str) -> str:

@@ -128,8 +128,12 @@ def learning_curve(curves: list[dict[str, Any]]) -> str:
 
 
 def _plain(text: str, longest: int) -> str:
-    """A user's word as chart text: cut, without control and direction characters, no formula between dollar signs."""
+    """A user's word as chart text: cut, without control and direction characters, no formula between dollar signs.
+
+    A legend leaves names out that begin with an underscore, so that they are given an invisible beginning.
+    """
     shown = "".join(c for c in text if c.isprintable())
+    shown = f"\u200b{shown}" if shown.startswith("_") else shown
     return (shown if len(shown) <= longest else shown[: longest - 1] + "…").replace("$", r"\$")
 
 

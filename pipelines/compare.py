@@ -28,6 +28,8 @@ from pipelines.saved_run import SavedRun
 from pipelines.score import predictor, score_saved
 from pipelines.tables import read_table, unit_of
 
+STOPPED = "stopped; nothing was kept"
+
 
 def compare(
     model_dirs: Sequence[Path],
@@ -75,7 +77,7 @@ def compare(
         for run, prefix in zip(runs, prefixes, strict=True):
             for name, rung in _rungs(run, prefix, splits, precision, run is first).items():
                 if stop():
-                    raise Interrupted("stopped; nothing was kept")
+                    raise Interrupted(STOPPED)
                 yield Stage("scoring", name)
                 systems.append(rung())
                 yield scored(systems[-1], splits)
@@ -200,7 +202,10 @@ def _curve(
     accelerator = start_accelerator(precision, (), work)
     root = work / CHECKPOINTS
     again = config.model_copy(update={"evaluation": evaluation})
-    smaller = yield from tuned_points(again, splits, start, precision, accelerator, root, stop)
+    try:
+        smaller = yield from tuned_points(again, splits, start, precision, accelerator, root, stop)
+    except Interrupted:  # it speaks of a checkpoint, which goes with the rest
+        raise Interrupted(STOPPED) from None
     durable.discard(root)
     add_curve(report, smaller, systems, splits, evaluation, config.training.seed, first.pretrained(), precision)
 

@@ -127,7 +127,7 @@ def _comparison(
         "baseline": baseline.name,
         "metric": "macro_f1",
         "difference": difference,
-        "difference_ci": difference_interval(differences, difference, len(targets)),
+        "difference_ci": difference_interval(differences, difference, targets),
         "mcnemar_p": mcnemar(targets, first, second),
     }
 

@@ -69,19 +69,22 @@ def interval(values: FloatArray) -> list[float]:
     return [float(low), float(high)]
 
 
-def difference_interval(values: FloatArray, observed: float, items: int) -> list[float]:
-    """Interval of a paired difference, reaching at least three items' share to both sides of what was observed.
+def difference_interval(values: FloatArray, observed: float, targets: IntArray) -> list[float]:
+    """Interval of a paired difference in macro-F1, as wide at least as three items of the rarest class make it.
 
-    Where two systems rarely disagree the bootstrap sees nothing but zeros, yet a difference of 3 / N is still possible
-    (rule of three, Hanley and Lippman-Hand 1983).
+    Where two systems rarely disagree the bootstrap sees nothing but zeros, yet on n items that show no difference a rate
+    of 3 / n is still possible (rule of three, Hanley and Lippman-Hand 1983); of one class among C that is a Cth in
+    macro-F1.
 
     Args:
         values: bootstrap differences, (R,).
         observed: the difference itself.
-        items: N.
+        targets: (N,) class numbers.
     """
+    counts = np.unique(targets, return_counts=True)[1]
+    least = min(1.0, 3 / int(counts.min())) / len(counts)
     low, high = interval(values)
-    return [min(low, observed - 3 / items), max(high, observed + 3 / items)]
+    return [min(low, observed - least), max(high, observed + least)]
 
 
 def proportion_interval(successes: int, trials: int) -> list[float]:

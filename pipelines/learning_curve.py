@@ -96,7 +96,7 @@ def learning_curve_section(
             {"items": p.items, "macro_f1": macro_f1(targets, p.predicted), "macro_f1_ci": interval(values)}
             for p, values in zip(own, resampled, strict=True)
         ]
-        curves.append({"system": name, "points": rows, "last_step": _last_step(rows, resampled, len(targets))})
+        curves.append({"system": name, "points": rows, "last_step": _last_step(rows, resampled, targets)})
     more_labels, sentence = _reading(curves[0], min_gain)
     return {
         "curves": curves,
@@ -169,12 +169,12 @@ def add_curve(
     report["learning_curve"] = learning_curve_section(points, names, splits, config.min_gain, config.bootstrap, seed)
 
 
-def _last_step(rows: list[dict[str, Any]], resampled: list[Any], items: int) -> dict[str, Any] | None:
+def _last_step(rows: list[dict[str, Any]], resampled: list[Any], targets: IntArray) -> dict[str, Any] | None:
     """What the last growth of the training part gained, as a paired difference."""
     if len(rows) < 2:
         return None
     gain = rows[-1]["macro_f1"] - rows[-2]["macro_f1"]
-    ci = difference_interval(resampled[-1] - resampled[-2], gain, items)
+    ci = difference_interval(resampled[-1] - resampled[-2], gain, targets)
     return {"from": rows[-2]["items"], "to": rows[-1]["items"], "gain": gain, "gain_ci": ci}
 
 

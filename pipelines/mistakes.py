@@ -27,12 +27,13 @@ def mistakes_section(
     predicted = probabilities.argmax(axis=1)
     sure = probabilities.max(axis=1)
     wrong = predicted != targets
-    others = predicted if rival is None else rival.argmax(axis=1)
-    split = predicted != others
+    others = None if rival is None else rival.argmax(axis=1)
+    said = predicted if others is None else others
+    split = predicted != said
     chosen = {
         "worst_errors": wrong,
         "only_fine_tuned_right": split & ~wrong,
-        "only_rival_right": split & (others == targets),
+        "only_rival_right": split & (said == targets),
     }
 
     def shown(own: Any) -> list[dict[str, Any]]:
@@ -51,7 +52,12 @@ def mistakes_section(
 
 
 def _item(
-    test: Dataset, i: int, labels: tuple[str, ...], targets: IntArray, probabilities: FloatArray, others: IntArray
+    test: Dataset,
+    i: int,
+    labels: tuple[str, ...],
+    targets: IntArray,
+    probabilities: FloatArray,
+    others: IntArray | None,
 ) -> dict[str, Any]:
     row = test[i]
     text = row["text"] if len(row["text"]) <= LONGEST else row["text"][: LONGEST - 1] + "…"
@@ -62,5 +68,5 @@ def _item(
         "label": labels[targets[i]],
         "fine_tuned": labels[said],
         "probability": float(probabilities[i, said]),
-        "rival": labels[others[i]],
+        "rival": None if others is None else labels[others[i]],
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 OVER = 1.05  # validation loss over its lowest from which the model learns by heart
+NOTHING = 1e-6  # loss that counts as none
 UNDER = 0.98  # last validation loss over the one before, below which it was still learning
 
 
@@ -15,7 +16,7 @@ def training_reading(history: list[dict[str, Any]]) -> dict[str, str]:
     compared with each other.
     """
     checks = [event for event in history if event["event"] == "validation"]
-    losses = [event["loss"] for event in checks]
+    losses = [max(NOTHING, event["loss"]) for event in checks]
     best = [event for event in checks if event["best"]][-1]
     lowest = min(range(len(losses)), key=losses.__getitem__)
     kept = f"Kept: epoch {best['epoch']:g}, the best macro-F1 on validation."

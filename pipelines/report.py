@@ -6,6 +6,7 @@ The page is `templates/report.html.j2`; every section is a file in `templates/se
 from __future__ import annotations
 
 import math
+import unicodedata
 from itertools import groupby
 from typing import Any
 
@@ -16,6 +17,8 @@ from pipelines import charts
 
 MATRIX_CLASSES = 12  # a larger confusion matrix is shown as its most frequent confusions
 CONFUSIONS = 15
+TURNING = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}  # Unicode bidirectional classes
+LONGEST = 10_000  # characters of a word of the user's that are shown; report.json has it whole
 OPERATING_CLASSES = 8  # classes whose thresholds are shown at once; of more, those with a threshold
 
 
@@ -38,10 +41,12 @@ def render_html(report: dict[str, Any], title: str, config_yaml: str = "") -> st
         "share": _share,
         "between": _between,
         "points": _points,
+        "straight": _straight,
         "seconds": _seconds,
         "size": _size,
         "p_value": _p_value,
     }
+    report = _cut(report)
     main = next(system for system in report["systems"] if system["name"] == report["main"])
     labels, metrics = report["labels"], main["metrics"]
     return environment.get_template("report.html.j2").render(
@@ -59,6 +64,15 @@ def render_html(report: dict[str, Any], title: str, config_yaml: str = "") -> st
         data=[(name.replace("_", " ").capitalize(), number) for name, number in report["data"].items()],
         config=config_yaml,
     )
+
+
+def _cut(value: Any) -> Any:
+    """The value with every text in it at most LONGEST characters long."""
+    if isinstance(value, dict):
+        return {_cut(key): _cut(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_cut(part) for part in value]
+    return value[: LONGEST - 1] + "…" if isinstance(value, str) and len(value) > LONGEST else value
 
 
 def _charts(report: dict[str, Any]) -> dict[str, str]:
@@ -94,6 +108,11 @@ def _matrix(labels: list[str], counts: list[list[int]]) -> list[tuple[str, list[
 def _confusions(labels: list[str], counts: list[list[int]]) -> list[tuple[str, str, int]]:
     pairs = [(n, i, j) for i, row in enumerate(counts) for j, n in enumerate(row) if n and i != j]
     return [(labels[i], labels[j], n) for n, i, j in sorted(pairs, key=lambda p: (-p[0], p[1], p[2]))[:CONFUSIONS]]
+
+
+def _straight(text: str) -> str:
+    """A sentence without the direction characters of the words in it, which would turn its figures around."""
+    return type(text)("".join(c for c in text if unicodedata.bidirectional(c) not in TURNING))
 
 
 def _share(value: float | None) -> str:

@@ -61,7 +61,7 @@ def finetune(
     """
     refuse_existing(out)
     precision = resolve_precision(config.training.precision)
-    config, start = _start(config)
+    config, start = starting_point(config)
     yield Stage("data", f"reading {config.data.train.path}")
     splits = read_splits(config, start)
     yield Stage("backbone", f"loading {config.start_from or config.backbone.name}")
@@ -101,8 +101,8 @@ def _finetune(
     with PeakMemory() as peak:
         events = tune(trunk, splits, splits.train, config, accelerator, precision, Checkpoints(checkpoints), stop)
         progress = yield from _recorded(events, run, accelerator)
-    accelerator.end_training()
     smaller = yield from tuned_points(config, splits, start, precision, accelerator, checkpoints / "curve", stop)
+    accelerator.end_training()  # from here on the processes cannot talk to each other
     if not accelerator.is_main_process:
         return
     run.replace_metrics(progress.history)
@@ -134,7 +134,7 @@ def _finetune(
 # ---- before training
 
 
-def _start(config: RunConfig) -> tuple[RunConfig, SavedRun | None]:
+def starting_point(config: RunConfig) -> tuple[RunConfig, SavedRun | None]:
     """The run of `start_from`, whose backbone becomes that of the config; one that is named must be the same."""
     if config.start_from is None:
         return config, None

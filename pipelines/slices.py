@@ -31,12 +31,13 @@ def slices_section(
     words = np.array([len(text.split()) for text in column(test, "text")])
     parts = [(LENGTH, _quarters(words))] + [(name, column(test, name)) for name in columns]
     rows = [row for name, values in parts for row in _rows(name, values, targets, predicted, rival)]
-    sure = [row for row in rows if not row["small"] and row["column"] != LENGTH] or rows
+    large = [row for row in rows if not row["small"]]
+    sure = [row for row in large if row["column"] != LENGTH] or large or rows
     worst = min(sure, key=lambda row: row["accuracy"])
     return {
         "rows": rows,
         "sentence": f"Lowest accuracy{'' if worst['small'] else f' among slices of at least {SMALL} items'}: "
-        f"{worst['accuracy']:.2f} where {worst['column']} is {worst['value']} ({worst['items']} items).",
+        f"{worst['accuracy']:.2f} where {worst['column']} is {worst['value']} ({worst['items']} item{'s' * (worst['items'] > 1)}).",
         "caveat": f"Slices of fewer than {SMALL} items are marked: their figures may be chance. With many slices, some "
         "look bad by chance alone; compare intervals. Accuracy is shown, since macro-F1 of slices with other class "
         "shares cannot be compared.",
@@ -57,7 +58,7 @@ def _rows(
     counts = Counter(values)
     listed = [value for value, _ in counts.most_common(MOST)]
     array = np.array(values, dtype=object)
-    order = sorted(listed, key=lambda value: int(value.split("–")[0])) if name == LENGTH else sorted(listed)
+    order = sorted(listed, key=lambda value: (int(value.split("–")[0]) if name == LENGTH else 0, value))
     rows = []
     for value in order:
         own = array == value

@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,6 +26,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+INTERRUPTED = 130  # Typer's exit code for Ctrl-C
 stderr = Console(stderr=True, highlight=False, emoji=False)
 
 
@@ -48,7 +50,8 @@ def finetune(
         launch.check_first(loaded, out or loaded.output)
         launch.start(count, sys.argv[1:])
         return
-    from pipelines.run import finetune as run
+    with _loading():
+        from pipelines.run import finetune as run
 
     target = out or loaded.output
     again = "go on with the same command and --resume"
@@ -66,7 +69,8 @@ def compare(
     json_lines: Annotated[bool, typer.Option("--json", help="events as JSON lines")] = False,
 ) -> None:
     """Score finished models and their baselines on a labelled file: the ladder and the report."""
-    from pipelines.compare import compare as run
+    with _loading():
+        from pipelines.compare import compare as run
 
     columns = {name: value for name, value in (("text", text), ("label", label)) if value is not None}
     again = "the same command starts afresh"
@@ -83,7 +87,8 @@ def classify(
     as_json: Annotated[bool, typer.Option("--json", help="summary as JSON")] = False,
 ) -> None:
     """Classify every row of a file: label, score and all scores are added, columns and order kept."""
-    from pipelines.classify import classify as run
+    with _loading():
+        from pipelines.classify import classify as run
     from pipelines.errors import ConfigError
 
     if precision not in ("auto", "fp32", "bf16", "fp16"):
@@ -103,7 +108,8 @@ def demo(
     json_lines: Annotated[bool, typer.Option("--json", help="events as JSON lines")] = False,
 ) -> None:
     """Run the brand-safety comparison on embedded data and weights."""
-    from pipelines.demo import demo as run
+    with _loading():
+        from pipelines.demo import demo as run
 
     _follow(lambda stop: run(out, stop=stop), json_lines, "the demo starts afresh when it is run again")
 
@@ -117,6 +123,12 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="as JSON")] = Fa
     print(json.dumps(findings, indent=2)) if as_json else print_table(findings)
     if findings["embedded backbone"].startswith("unusable"):
         raise typer.Exit(1)
+
+
+def _loading() -> AbstractContextManager[Any]:
+    """Says on a terminal why nothing happens yet."""
+    quiet = os.environ.get("RANK", "0") != "0"
+    return nullcontext() if quiet else stderr.status("loading libraries")
 
 
 def _follow(events: Callable[[Callable[[], bool]], Any], json_lines: bool, again: str) -> None:
@@ -147,7 +159,9 @@ def main() -> None:
         if str(error) and os.environ.get("RANK", "0") == "0":
             stderr.print(f"error: {error}", markup=False, soft_wrap=True)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as end:
+        if isinstance(end, SystemExit) and end.code != INTERRUPTED:
+            raise
         stderr.print("stopped")
         sys.exit(1)
     except Exception as error:

@@ -31,10 +31,10 @@ def resolve_count(processes: int | Literal["auto"]) -> int:
 def check_first(config: RunConfig, out: Path) -> None:
     """Raise in this process what every worker would raise: one message instead of N."""
     from pipelines.artifacts import refuse_existing
-    from pipelines.data import load_splits
+    from pipelines.run import read_splits, starting_point
 
     refuse_existing(out)
-    load_splits(config.data, config.training.seed)
+    read_splits(*starting_point(config))
 
 
 def start(count: int, arguments: list[str]) -> None:

@@ -60,8 +60,8 @@ def splits(
     Where not given, every class is twice in training, and validation is as the test part.
     """
     given = (train or [*range(len(labels))] * 2, validation or test, test)
-    parts = [_part([labels[c] for c in numbers], words) for numbers in given]
-    return Splits(*parts, tuple(labels), {"items": len(test), "exact_duplicates": 1234})
+    train_part, checked, tested = (_part([labels[c] for c in numbers], words) for numbers in given)
+    return Splits(train_part, checked, tested, tuple(labels), {"items": len(test), "exact_duplicates": 1234})
 
 
 def report(
@@ -90,7 +90,7 @@ def _report(
 ) -> dict[str, Any]:
     C = len(labels)
     rng = np.random.default_rng(0)
-    targets = np.repeat(np.arange(C), max(4, 120 // C))
+    targets = np.repeat(np.arange(C), max(4, 160 // C))
     parts = splits(labels, targets.tolist(), words=words)
 
     def guesses(strength: float) -> FloatArray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +13,14 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from pipelines import lora
 from pipelines.backbones import load_text_backbone
 from pipelines.backbones.base import Backbone
-from pipelines.backbones.text import load_saved_model
+from pipelines.backbones.text import TextBackbone, continue_text_backbone, load_saved_model
 from pipelines.batches import token_batches
 from pipelines.checkpoint import Checkpoints
 from pipelines.config import AdapterConfig, BackboneConfig, TrainingConfig
 from pipelines.device import start_accelerator
-from pipelines.errors import ConfigError
+from pipelines.errors import BackboneError, ConfigError
 from pipelines.predict import embed, predict_logits
+from pipelines.records import FloatArray
 from pipelines.train import TrainingData, train
 from pipelines.trunk import Freeze, Trunk
 from tests.toys import ARCHITECTURES, LAYERS, tiny_backbone, toy_rows
@@ -29,7 +31,7 @@ TARGETS = np.arange(24) % 2
 pytestmark = pytest.mark.parametrize("model_type", ARCHITECTURES)
 
 
-def load(folder: Path, model_type: str, labels: tuple[str, ...] = ("calm", "harsh")) -> Backbone:
+def load(folder: Path, model_type: str, labels: tuple[str, ...] = ("calm", "harsh")) -> TextBackbone:
     path = folder / model_type
     if not path.exists():
         tiny_backbone(path, model_type)
@@ -170,3 +172,79 @@ def test_more_layers_than_there_are_is_refused(model_type: str, tmp_path: Path) 
 def test_lora_needs_layers_above_the_cut(model_type: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="expected hidden layers above the freeze point, found none"):
         lora.attach(Trunk(load(tmp_path, model_type), "all"), AdapterConfig(type="lora"))
+
+
+# ---- temperature in the weights
+
+WIDE = tuple(f"class {number}" for number in range(16))  # as many as the head is wide: other layers have that shape too
+
+
+def logits(backbone: Backbone) -> FloatArray:
+    return predict_logits(backbone, backbone.encode(TEXTS), "fp32")
+
+
+@pytest.mark.parametrize("labels", [("calm", "harsh"), WIDE])
+def test_scaled_logits_are_the_logits_times_the_factor(
+    model_type: str, labels: tuple[str, ...], tmp_path: Path
+) -> None:
+    backbone = load(tmp_path, model_type, labels)
+    with torch.no_grad():  # biases start at zero, where a forgotten one would not be seen
+        for name, parameter in backbone.model.named_parameters():
+            if name.endswith("bias") and len(parameter) == len(labels):
+                parameter.add_(0.5)
+    expected = 0.4 * logits(backbone)
+    backbone.scale_logits(0.4)
+    np.testing.assert_allclose(logits(backbone), expected, atol=1e-5)
+    backbone.save(tmp_path / "model")
+    np.testing.assert_allclose(logits(load_saved_model(tmp_path / "model")), expected, atol=1e-5)
+
+
+def test_scaling_reaches_a_head_that_lora_has_wrapped(model_type: str, tmp_path: Path) -> None:
+    backbone = load(tmp_path, model_type)
+    trunk = Trunk(backbone, 1)
+    lora.attach(trunk, AdapterConfig(type="lora", r=2))
+    train_a_little(trunk, tmp_path)
+    expected = 2.5 * logits(backbone)
+    backbone.scale_logits(2.5)
+    np.testing.assert_allclose(logits(backbone), expected, atol=2e-5)
+    lora.merge(backbone)
+    np.testing.assert_allclose(logits(backbone), expected, atol=1e-4)
+    backbone.save(tmp_path / "model")
+    np.testing.assert_allclose(logits(load_saved_model(tmp_path / "model")), expected, atol=1e-4)
+
+
+# ---- training further
+
+
+def test_continuing_keeps_the_old_classes_and_adds_rows_for_new_ones(model_type: str, tmp_path: Path) -> None:
+    backbone = load(tmp_path, model_type)
+    train_a_little(Trunk(backbone, 1), tmp_path)
+    backbone.save(tmp_path / "model")
+    grown = continue_text_backbone(tmp_path / "model", "first", ("calm", "harsh", "odd", "new"), 16, seed=1)
+    assert grown.labels == ("calm", "harsh", "odd", "new")
+    assert (grown.name, grown.max_length) == ("first", 16)
+    assert grown.weights.sha256 == hashlib.sha256((tmp_path / "model/model.safetensors").read_bytes()).hexdigest()
+    old, new = backbone.model.state_dict(), grown.model.state_dict()
+    assert old.keys() == new.keys()
+    longer = [name for name in old if old[name].shape != new[name].shape]
+    assert {len(new[name]) for name in longer} == {4}
+    for name in old:
+        assert torch.equal(new[name][:2] if name in longer else new[name], old[name]), name
+    said = logits(grown)
+    backbone.tokenizer.model_max_length = 16
+    np.testing.assert_allclose(said[:, :2], logits(backbone), atol=1e-6)
+    assert said[:, 2:].std(axis=0).min() > 1e-4  # rows of their own, not zeros
+
+
+def test_continuing_with_the_same_labels_changes_nothing(model_type: str, tmp_path: Path) -> None:
+    backbone = load(tmp_path, model_type)
+    backbone.save(tmp_path / "model")
+    again = continue_text_backbone(tmp_path / "model", "first", ("calm", "harsh"), 32, seed=1)
+    np.testing.assert_array_equal(logits(again), logits(backbone))
+
+
+def test_continuing_with_the_labels_in_another_order_is_refused(model_type: str, tmp_path: Path) -> None:
+    load(tmp_path, model_type).save(tmp_path / "model")
+    for labels in (("harsh", "calm"), ("new", "calm", "harsh"), ("calm",)):
+        with pytest.raises(BackboneError, match=f"expected its labels calm, harsh first, found {', '.join(labels)}$"):
+            continue_text_backbone(tmp_path / "model", "first", labels, 32, seed=0)

@@ -83,6 +83,24 @@ def test_hostile_labels_names_and_titles_stay_inert() -> None:
     assert all(line.count("|") == 4 for line in lines if line.startswith("| "))
 
 
+def test_the_card_is_about_the_main_system() -> None:
+    values = report(("a", "b"))
+    values["main"] = "logistic-regression-tfidf"
+    head, _ = head_and_body(model_card(values, CONFIG, "run"))
+    metrics = values["systems"][1]["metrics"]
+    assert values["systems"][1]["name"] == values["main"]
+    assert head["model-index"][0]["results"][0]["metrics"][0]["value"] == round(metrics["accuracy"], 4)
+
+
+def test_hostile_names_of_systems_make_no_new_cell_row_or_element() -> None:
+    hostile = "".join(HOSTILE)
+    _, body = head_and_body(model_card(report(("a", "b"), folder=hostile), CONFIG, "run"))
+    rows = [line for line in body.splitlines() if line.startswith("| ")]
+    assert [line.count("|") for line in rows] == [4] * 4
+    assert "<" not in body
+    assert not set("\x00\u202e\u200f") & set(body)
+
+
 def test_a_title_of_several_lines_is_one_heading() -> None:
     _, body = head_and_body(model_card(report(("a", "b")), CONFIG, "one\n# two\n\n```"))
     assert "\n# one # two '''\n" in body

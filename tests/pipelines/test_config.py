@@ -51,7 +51,30 @@ def test_defaults(tmp_path: Path) -> None:
         "logistic-regression-embeddings",
     )
     assert (config.evaluation.bootstrap, config.evaluation.min_gain) == (1000, 0.02)
+    assert config.evaluation.operating_points == (0.8, 0.9, 0.95)
+    assert config.evaluation.learning_curve == ()
+    assert config.start_from is None
     assert config.output == Path("runs/run")
+
+
+@pytest.mark.parametrize(
+    ("written", "shares"),
+    [
+        ("none", ()),
+        ("auto", (0.125, 0.25, 0.5)),
+        ("[]", ()),
+        ("[0.5, 0.1, 0.5]", (0.1, 0.5)),
+    ],
+)
+def test_shares_of_the_learning_curve(tmp_path: Path, written: str, shares: tuple[float, ...]) -> None:
+    config = load(tmp_path, MINIMAL + f"evaluation: {{learning_curve: {written}}}\n")
+    assert config.evaluation.learning_curve == shares
+
+
+def test_a_run_to_start_from_is_a_path(tmp_path: Path) -> None:
+    config = load(tmp_path, MINIMAL + "start_from: runs/general\n", "evaluation.operating_points=[0.7]")
+    assert config.start_from == Path("runs/general")
+    assert config.evaluation.operating_points == (0.7,)
 
 
 def test_every_example_config_loads() -> None:
@@ -83,7 +106,8 @@ FULL = raw(
     adapter={"type": "lora", "r": 4},
     training={"learning_rate": 1e-5, "patience": 2, "processes": 2, "trackers": []},
     baselines=["majority"],
-    evaluation={"positive": "01"},
+    evaluation={"positive": "01", "operating_points": [0.5, 0.99], "learning_curve": "auto"},
+    start_from="runs/general",
 )
 
 
@@ -94,10 +118,11 @@ def test_yaml_round_trip(tmp_path: Path, values: dict[str, Any]) -> None:
 
 
 def test_yaml_lists_every_default_in_the_order_of_the_sections() -> None:
-    written = yaml.safe_load(parse_config(raw()).to_yaml())
+    written = yaml.safe_load(parse_config(raw(start_from="runs/general")).to_yaml())
     assert list(written) == list(RunConfig.model_fields)
     assert written["training"]["weight_decay"] == 0.01
     assert "patience" not in written["training"]  # none
+    assert "start_from" not in yaml.safe_load(parse_config(raw()).to_yaml())
 
 
 # ---- YAML traps
@@ -211,12 +236,27 @@ def test_a_key_like_no_other_lists_those_known_there() -> None:
         ("training", "precision", "int8"),
         ("evaluation", "bootstrap", 99),
         ("evaluation", "min_gain", -0.1),
+        ("evaluation", "learning_curve", "all"),
+        ("evaluation", "learning_curve", 0.5),
+        ("evaluation", "learning_curve", [0.5, 1.0]),
+        ("evaluation", "learning_curve", [0.0]),
+        ("evaluation", "learning_curve", [1]),
+        ("evaluation", "learning_curve", ["0.5"]),
+        ("evaluation", "learning_curve", [float("nan")]),
     ],
 )
 def test_values_out_of_range(section: str, key: str, value: Any) -> None:
     (_, found) = problems(raw(**{section: {key: value}}))
     assert found.startswith(f"{section}.{key}: ")
     assert found.endswith(f"found {value!r}") or repr(value) in found
+
+
+def test_wanted_precisions_out_of_range_are_named_by_their_place() -> None:
+    assert problems(raw(evaluation={"operating_points": [0.9, 1.0, -0.5]})) == [
+        "c.yaml has 2 problems:",
+        "evaluation.operating_points.1: Input should be less than 1; found 1.0",
+        "evaluation.operating_points.2: Input should be greater than 0; found -0.5",
+    ]
 
 
 def test_long_values_are_cut_in_messages() -> None:

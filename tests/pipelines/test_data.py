@@ -374,3 +374,110 @@ def test_a_small_class_is_in_every_part(tmp_path: Path) -> None:
         splits = load_splits(DataConfig.model_validate({"train": path, "text": "text", "label": "label"}), seed)
         for part in (splits.train, splits.validation, splits.test):
             assert set(column(part, "label")) == {"a", "b", "c"}
+
+
+# ---- after an earlier run
+
+
+def seen(items: list[dict[str, Any]], part: str = "train") -> datasets.Dataset:
+    """Items as the run of `start_from` recorded them."""
+    common = {"id": "", "group": 7, "line": 1, "part": part, "origin": "own"}
+    return datasets.Dataset.from_list([common | item for item in items])
+
+
+def continued(
+    folder: Path, items: list[dict[str, Any]], earlier: datasets.Dataset, seed: int = 0, **settings: Any
+) -> Splits:
+    return load_splits(config(save(folder / "train.jsonl", items), **settings), seed, earlier, ("b", "a"))
+
+
+def test_known_labels_come_first_in_their_order_and_need_no_example(tmp_path: Path) -> None:
+    settings = config(save(tmp_path / "a.jsonl", rows(40, labels="cab")))
+    splits = load_splits(settings, 0, None, ("z", "b"))
+    assert splits.labels == ("z", "b", "a", "c")
+    assert splits.targets(splits.test).tolist() == [{"b": 1, "a": 2, "c": 3}[v] for v in column(splits.test, "label")]
+    assert splits.earlier is None
+
+
+def test_a_label_that_only_the_earlier_run_knows_may_be_tested(tmp_path: Path) -> None:
+    test = save(tmp_path / "b.jsonl", [*rows(6, start=100), {"text": sentence(300), "label": "z"}])
+    settings = config(save(tmp_path / "a.jsonl", rows(20)), test=test)
+    splits = load_splits(settings, 0, None, ("z", "a"))
+    assert splits.labels == ("z", "a", "b")
+    assert splits.targets(splits.test).tolist() == [1, 2, 1, 2, 1, 2, 0]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_fractions_are_cut_of_what_the_earlier_run_has_not_seen(tmp_path: Path, seed: int) -> None:
+    old, new = rows(40), rows(60, start=200)
+    copies = ["{}", "RT @a {}", "{} lim", "{}!"]
+    again = [row | {"text": copies[i % 4].format(row["text"])} for i, row in enumerate(old)]
+    splits = continued(tmp_path, again + new, seen(old), seed, test=0.2, validation=0.25)
+    fresh = {row["text"] for row in new}
+    assert parts(splits)["test"] | parts(splits)["validation"] <= fresh
+    assert {row["text"] for row in again} <= parts(splits)["train"]  # to be trained on again
+    assert (len(splits.test), len(splits.validation), len(splits.train)) == (12, 12, 76)
+    assert splits.counts["seen_by_start_from"] == splits.counts["exact_duplicates"] + 20 == 40
+    assert splits.counts["dropped_from_train"] == 0
+
+
+def test_what_shares_a_group_with_a_seen_item_is_not_cut_either(tmp_path: Path) -> None:
+    """Item 0 was seen; 20 others have its key."""
+    items = [row | {"key": "same" if i <= 20 else str(i)} for i, row in enumerate(rows(60))]
+    splits = continued(tmp_path, items, seen(rows(1)), group="key", slices=["key"])
+    assert "same" not in column(splits.test, "key") + column(splits.validation, "key")
+    assert Counter(column(splits.train, "key"))["same"] == 21
+
+
+def test_earlier_items_keep_their_part_and_share_groups_with_their_copies(tmp_path: Path) -> None:
+    old = rows(10)
+    splits = continued(tmp_path, [old[3], *rows(40, start=100)], seen(old, "validation"))
+    assert splits.earlier is not None
+    assert column(splits.earlier, "text") == [row["text"] for row in old]
+    assert set(column(splits.earlier, "part")) == {"validation"}
+    groups = dict(zip(column(splits.train, "text"), column(splits.train, "group"), strict=True))
+    assert column(splits.earlier, "group")[3] == groups[old[3]["text"]]
+    assert len(set(column(splits.earlier, "group"))) == 10
+    assert "part" not in splits.train.column_names
+
+
+@pytest.mark.parametrize("copy", ["{}", "{} lim", "RT @a {}"])
+def test_a_test_file_with_items_seen_before_is_refused(tmp_path: Path, copy: str) -> None:
+    items = rows(8, start=100)
+    items[4]["text"], items[6]["text"] = (copy.format(sentence(number)) for number in (2, 5))
+    test = save(tmp_path / "b.jsonl", items)
+    with pytest.raises(DataError) as caught:
+        continued(tmp_path, rows(20, start=300), seen(rows(10)), test=test)
+    assert str(caught.value) == (
+        f"{test}, line 5: the run of start_from has seen 2 of the test items, or a duplicate or group of them, the "
+        "first of them here; its score on them would flatter it: remove them from the test file"
+    )
+
+
+def test_a_test_item_tied_to_a_seen_one_by_a_training_item_is_refused(tmp_path: Path) -> None:
+    """The training file repeats a seen text under a key that a test item has."""
+    train = [row | {"key": str(i)} for i, row in enumerate(rows(20))]
+    test = save(tmp_path / "b.jsonl", [row | {"key": str(i + 19)} for i, row in enumerate(rows(6, start=100))])
+    with pytest.raises(DataError, match=r"b\.jsonl, line 1: the run of start_from has seen 1 of the test items"):
+        continued(tmp_path, train, seen(rows(1, start=19)), test=test, group="key")
+
+
+def test_validation_items_seen_before_are_dropped_and_counted(tmp_path: Path) -> None:
+    validation = [*rows(6, start=100), *rows(3)]
+    path = save(tmp_path / "v.jsonl", validation)
+    splits = continued(tmp_path, rows(30, start=200), seen(rows(10)), validation=path)
+    assert column(splits.validation, "text") == [row["text"] for row in validation[:6]]
+    assert splits.counts["dropped_from_validation"] == 3
+    assert splits.counts["dropped_from_train"] == 0
+
+
+def test_nothing_new_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no item is left for the validation part; add data or give a validation file"):
+        continued(tmp_path, rows(20), seen(rows(20)))
+
+
+def test_max_train_items_bounds_new_items_only(tmp_path: Path) -> None:
+    splits = continued(tmp_path, rows(60, start=100), seen(rows(30)), max_train_items=20, validation=0.2)
+    assert (len(splits.train), len(splits.validation)) == (16, 4)
+    assert splits.earlier is not None
+    assert len(splits.earlier) == 30

@@ -1,13 +1,14 @@
-"""Bootstrap against scikit-learn on the same resamples; McNemar by hand."""
+"""Bootstrap against scikit-learn on the same resamples; McNemar, Wilson and the rule of three by hand."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.stats import binom
 from sklearn.metrics import accuracy_score, f1_score
 
 from pipelines import intervals
-from pipelines.intervals import Bootstrap, interval, mcnemar
+from pipelines.intervals import Bootstrap, difference_interval, interval, mcnemar, proportion_interval
 
 
 @pytest.mark.parametrize("chunk", [intervals._CHUNK, 150], ids=["at once", "in chunks"])
@@ -76,6 +77,52 @@ def test_intervals_cover_the_true_accuracy_about_as_often_as_they_say() -> None:
         low, high = interval(Bootstrap(targets, 2, 200, seed).scores(predicted)["accuracy"])
         covered.append(low <= 0.8 <= high)
     assert 0.88 <= np.mean(covered) <= 0.99
+
+
+def test_a_difference_never_seen_may_still_be_three_items_in_all() -> None:
+    """With a true share of 3 / N, N items show none of it in at most one of twenty cases."""
+    assert difference_interval(np.zeros(100), 0.0, np.zeros(300, dtype=np.int64)) == [-0.01, 0.01]
+    assert (1 - 3 / 300) ** 300 < 0.05 < (1 - 2.9 / 300) ** 300
+
+
+def test_a_difference_reaches_three_items_to_both_sides_of_what_was_observed() -> None:
+    assert difference_interval(np.full(100, 0.05), 0.04, np.zeros(100, dtype=np.int64)) == pytest.approx([0.01, 0.07])
+    assert difference_interval(np.full(100, 0.09), 0.04, np.zeros(100, dtype=np.int64)) == pytest.approx([0.01, 0.09])
+    assert difference_interval(np.full(100, -0.05), 0.04, np.zeros(100, dtype=np.int64)) == pytest.approx([-0.05, 0.07])
+
+
+@pytest.mark.parametrize(
+    ("counts", "least"), [((150, 150), 0.01), ((270, 30), 0.05), ((298, 2), 0.5), ((100, 100, 10), 0.1)]
+)
+def test_three_items_of_the_rarest_class_are_its_share_of_macro_f1(counts: tuple[int, ...], least: float) -> None:
+    targets = np.repeat(np.arange(len(counts)), counts)
+    assert difference_interval(np.zeros(100), 0.0, targets) == pytest.approx([-least, least])
+
+
+def test_a_wide_interval_of_a_difference_stays_as_it_is() -> None:
+    differences = np.random.default_rng(0).normal(0.1, 0.05, 2000)
+    assert difference_interval(differences, 0.1, np.zeros(1000, dtype=np.int64)) == interval(differences)
+    assert interval(differences) == pytest.approx([0.1 - 1.96 * 0.05, 0.1 + 1.96 * 0.05], abs=0.01)
+
+
+@pytest.mark.parametrize(("successes", "trials"), [(0, 10), (10, 10), (1, 1), (0, 1), (3, 7), (940, 1000)])
+def test_proportion_interval_is_wilson_s(successes: int, trials: int) -> None:
+    """The shares p at which what was seen lies 1.96 standard deviations away: (seen - p)^2 = z^2 p (1 - p) / n."""
+    low, high = proportion_interval(successes, trials)
+    roots = np.roots(
+        [1 + 1.959964**2 / trials, -2 * successes / trials - 1.959964**2 / trials, (successes / trials) ** 2]
+    )
+    assert [low, high] == pytest.approx(sorted(np.clip(roots.real, 0, 1)), abs=1e-6)
+    assert 0 <= low <= successes / trials <= high <= 1
+    assert high - low > 0.01
+
+
+@pytest.mark.parametrize("share", [0.05, 0.3, 0.8])
+def test_proportion_intervals_cover_as_often_as_they_say(share: float) -> None:
+    """Over every possible outcome of 60 trials, each with its probability."""
+    intervals_of = [proportion_interval(k, 60) for k in range(61)]
+    covered = sum(binom.pmf(k, 60, share) for k, (low, high) in enumerate(intervals_of) if low <= share <= high)
+    assert 0.92 <= covered <= 0.98
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import binomtest
 from sklearn import metrics as reference
 
-from pipelines.metrics import CalibrationError, all_metrics, macro_f1
+from pipelines.metrics import CalibrationError, all_metrics, calibration_error, confidence_bins, macro_f1
 from pipelines.records import FloatArray, IntArray
 from tests.reports import one_hot
 
@@ -16,6 +19,10 @@ from tests.reports import one_hot
 def random_case(classes: int, items: int = 60, seed: int = 0) -> tuple[FloatArray, IntArray]:
     rng = np.random.default_rng(seed)
     return rng.dirichlet(np.ones(classes), items), rng.integers(0, classes, items)
+
+
+def figures(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if not name.endswith("_ci")}
 
 
 @pytest.mark.parametrize("classes", [2, 3, 77])
@@ -54,12 +61,23 @@ def test_areas_of_several_classes_are_means_of_one_against_the_rest() -> None:
 def test_per_class_by_hand() -> None:
     """Class 0: said twice, right once, is twice. Class 1: said twice, right twice, is three times."""
     values = all_metrics(one_hot([0, 1, 0, 1], 2), np.array([0, 0, 1, 1]), positive=1)
-    assert values["per_class"] == [{"precision": 0.5, "recall": 0.5, "f1": 0.5, "support": 2}] * 2
+    half = {"precision": 0.5, "recall": 0.5, "f1": 0.5, "support": 2}
+    assert [figures(row) for row in values["per_class"]] == [half] * 2
     values = all_metrics(one_hot([0, 0, 1, 1, 1], 2), np.array([0, 1, 1, 1, 1]), positive=1)
-    first, second = values["per_class"]
+    first, second = map(figures, values["per_class"])
     assert first == pytest.approx({"precision": 0.5, "recall": 1.0, "f1": 2 / 3, "support": 1})
     assert second == pytest.approx({"precision": 1.0, "recall": 0.75, "f1": 6 / 7, "support": 4})
     assert values["macro_f1"] == pytest.approx((2 / 3 + 6 / 7) / 2)
+
+
+def test_intervals_per_class_are_of_what_was_said_and_of_what_is() -> None:
+    """Class 1 is said four times, of which three are right, and is five times; class 2 is said once, wrongly."""
+    said, is_ = [0, 1, 1, 1, 1, 0, 2], np.array([0, 1, 1, 1, 0, 1, 1])
+    per_class = all_metrics(one_hot(said, 3), is_, positive=1)["per_class"]
+    wilson = {(k, n): list(binomtest(k, n).proportion_ci(method="wilson")) for k, n in ((3, 4), (3, 5), (1, 2), (0, 1))}
+    assert [row["precision_ci"] for row in per_class] == [wilson[1, 2], wilson[3, 4], wilson[0, 1]]
+    assert [row["recall_ci"] for row in per_class] == [wilson[1, 2], wilson[3, 5], None]
+    assert (per_class[1]["precision"], per_class[1]["recall"]) == (3 / 4, 3 / 5)
 
 
 def test_a_class_without_test_items_counts_only_if_it_is_predicted() -> None:
@@ -67,7 +85,8 @@ def test_a_class_without_test_items_counts_only_if_it_is_predicted() -> None:
     never_said = all_metrics(one_hot([0, 0, 1, 1], 3), targets, positive=1)
     assert never_said["macro_f1"] == 1.0
     assert never_said["roc_auc"] == 1.0  # the mean of the two classes that have a curve
-    assert never_said["per_class"][2] == {"precision": 0.0, "recall": 0.0, "f1": 0.0, "support": 0}
+    nothing = {"precision": 0.0, "recall": 0.0, "f1": 0.0, "support": 0, "precision_ci": None, "recall_ci": None}
+    assert never_said["per_class"][2] == nothing
     said = all_metrics(one_hot([0, 0, 1, 2], 3), targets, positive=1)
     assert said["macro_f1"] == pytest.approx((1.0 + 2 / 3 + 0.0) / 3)
     assert [len(row) for row in said["confusion_matrix"]] == [3, 3, 3]
@@ -100,6 +119,34 @@ def test_calibration_error_by_hand() -> None:
     by_bin = [abs((1 + 0) - (0.9 + 0.91)), abs(1 - 0.62), abs(1 - 1.0)]
     found = CalibrationError(keep_in_memory=True).compute(predictions=probabilities, references=targets)
     assert found["ece"] == pytest.approx(sum(by_bin) / 4)
+
+
+@pytest.mark.parametrize(
+    ("highest", "number"),
+    [(0.5, 7), (0.599, 8), (0.6, 9), (0.74, 11), (0.8, 12), (0.9999, 14), (1.0, 14)],
+)
+def test_bins_of_confidence_hold_their_lower_edge(highest: float, number: int) -> None:
+    assert confidence_bins(np.array([[highest, 1 - highest], [1 - highest, highest]])).tolist() == [number] * 2
+
+
+def test_many_classes_fill_the_low_bins() -> None:
+    probabilities = np.array([[0.05] * 20, [0.1] + [0.9 / 19] * 19])
+    assert confidence_bins(probabilities).tolist() == [0, 1]
+    assert calibration_error(probabilities, np.array([1, 0])) == pytest.approx((0.05 + 0.9) / 2)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 77])
+def test_calibration_error_equals_its_definition(classes: int) -> None:
+    """Mean over bins, by their items, of the gap between mean confidence and share right."""
+    probabilities, targets = random_case(classes, items=500)
+    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == targets
+    expected = 0.0
+    for low in range(15):
+        own = (confidence >= low / 15) & ((confidence < (low + 1) / 15) | (low == 14))
+        if own.any():
+            expected += own.mean() * abs(right[own].mean() - confidence[own].mean())
+    assert calibration_error(probabilities, targets) == pytest.approx(expected)
+    assert all_metrics(probabilities, targets, positive=1)["ece"] == pytest.approx(expected)
 
 
 def test_calibration_error_of_a_calibrated_classifier_is_near_zero() -> None:

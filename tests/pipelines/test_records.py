@@ -5,10 +5,23 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from datasets import Dataset
 
-from pipelines.records import Checkpoint, Event, Finished, Scored, Splits, Stage, Step, SystemScore, Validation, column
+from pipelines.records import (
+    Checkpoint,
+    Costs,
+    Event,
+    Finished,
+    Scored,
+    Splits,
+    Stage,
+    Step,
+    SystemScore,
+    Validation,
+    column,
+)
 
 
 def part(*labels: str) -> Dataset:
@@ -73,6 +86,12 @@ def test_events_survive_json(event: Event, expected: dict[str, object]) -> None:
 
 
 def test_scores_do_not_share_their_details() -> None:
-    first, second = (SystemScore(name, [], 0.0, 0.0, 0.0, 0) for name in "ab")  # type: ignore[arg-type]
+    first, second = (SystemScore(name, np.eye(2), 0.0, 0, Costs(0.0, 1.0, 0, 0)) for name in "ab")
     first.details["C"] = 1.0
     assert second.details == {}
+
+
+def test_costs_and_earlier_items_are_off_unless_given() -> None:
+    assert Costs(0.0, 1.0, 0, 0).store == "off"
+    assert SystemScore("a", np.eye(2), 0.0, 0, Costs(0.0, 1.0, 0, 0)).validation_probabilities is None
+    assert Splits(part("a"), part("a"), part("a"), ("a",), {}).earlier is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,14 +13,19 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from safetensors.numpy import load_file
+from scipy.special import softmax
 from sklearn.metrics import accuracy_score, f1_score
 
 from pipelines import durable
-from pipelines.config import RunConfig
-from pipelines.errors import ConfigError, Interrupted, RunDirectoryError
-from pipelines.records import Event, Finished, Scored, Step, Validation
+from pipelines.backbones.text import load_saved_model
+from pipelines.config import RunConfig, parse_config
+from pipelines.errors import ConfigError, DataError, Interrupted, RunDirectoryError
+from pipelines.predict import predict_logits
+from pipelines.records import Event, Finished, FloatArray, Scored, Stage, Step, Validation
 from pipelines.run import finetune
-from tests.toys import toy_rows, write_csv
+from tests import runs
+from tests.runs import TFIDF, client_config, first_run, without_times
+from tests.toys import toy_config, toy_rows, write_csv
 
 MakeConfig = Callable[..., RunConfig]
 
@@ -31,9 +37,6 @@ def run(config: RunConfig, out: Path, **options: object) -> list[Event]:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Event]]:
     """One complete run with every baseline, shared by the tests that only look."""
-    from pipelines.config import parse_config
-    from tests.toys import toy_config
-
     folder = tmp_path_factory.mktemp("finished")
     baselines = [
         "majority",
@@ -51,8 +54,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Event
 def test_the_directory_is_complete_and_nothing_else_is_left(finished: tuple[Path, list[Event]]) -> None:
     path, _ = finished
     assert {p.name for p in path.iterdir()} == {
-        "config.yaml", "model", "baselines", "predictions.parquet", "report.json", "report.html", "README.md",
-        "metrics.jsonl", "tensorboard", "manifest.json",
+        "config.yaml", "model", "baselines", "predictions.parquet", "training_items.parquet", "report.json",
+        "report.html", "README.md", "metrics.jsonl", "tensorboard", "manifest.json",
     }  # fmt: skip
     assert {p.name for p in path.parent.iterdir()} == {"run", "toy.csv", "tiny"}
     assert not [p for p in path.rglob("*") if p.suffix in (".pkl", ".pt", ".bin", ".pth", ".joblib")]
@@ -219,7 +222,7 @@ def test_a_failure_leaves_nothing_behind(
     def broken(*_: object, **__: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr("pipelines.run.train", broken)
+    monkeypatch.setattr("pipelines.tune.train", broken)
     with pytest.raises(OSError, match="disk full"):
         run(make_config(), tmp_path / "out")
     assert {p.name for p in tmp_path.iterdir()} == {"toy.csv", "tiny"}
@@ -240,3 +243,254 @@ def test_not_worth_it_where_a_count_tells_everything(make_config: MakeConfig, tm
     assert report["verdict"]["rival"] == "logistic-regression-manual"
     assert report["verdict"]["sentence"].startswith("Not worth it. ")
     assert "Not worth it." in (tmp_path / "out/report.html").read_text(encoding="utf-8")
+
+
+def probabilities(path: Path, texts: list[str]) -> FloatArray:
+    """What the model that a run has saved says in fp32."""
+    model = load_saved_model(path / "model")
+    found: FloatArray = softmax(predict_logits(model, model.encode(texts), "fp32"), axis=1)
+    return found
+
+
+def test_seen_items_are_recorded_with_their_part_and_origin(finished: tuple[Path, list[Event]]) -> None:
+    path, _ = finished
+    seen, told = runs.table(path, "training_items"), runs.report(path)
+    assert list(seen) == ["text", "label", "id", "group", "line", "part", "origin"]
+    assert set(seen["origin"]) == {"own"}
+    assert (seen["part"].count("train"), seen["part"].count("validation")) == (told["n_train"], told["n_validation"])
+    rows = {row["text"]: row["label"] for row in toy_rows(120)}
+    assert set(seen["text"]) | set(runs.table(path)["text"]) == set(rows)
+    assert [rows[text] for text in seen["text"]] == seen["label"]
+
+
+# ---- the temperature
+
+
+@pytest.mark.parametrize("adapter", ["none", "lora"])
+def test_the_temperature_is_part_of_the_saved_model(
+    adapter: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two runs that differ in nothing else: p ** (1 / T), normalised."""
+    raw = toy_config(tmp_path, adapter={"type": adapter, "r": 2}, baselines=[])
+    runs.run(raw, tmp_path / "plain")
+    monkeypatch.setattr("pipelines.run.choose_temperature", lambda *_: (2.5, "Scaling is on: as the test wants it."))
+    runs.run(raw, tmp_path / "scaled")
+    plain, scaled = (np.array(runs.table(tmp_path / name)["fine-tuned/probabilities"]) for name in ("plain", "scaled"))
+    expected = plain ** (1 / 2.5)
+    np.testing.assert_allclose(scaled, expected / expected.sum(axis=1, keepdims=True), atol=1e-5)
+    assert np.abs(scaled - plain).max() > 0.01
+    np.testing.assert_allclose(
+        probabilities(tmp_path / "scaled", runs.table(tmp_path / "scaled")["text"]), scaled, atol=1e-5
+    )
+    assert runs.report(tmp_path / "plain")["calibration"]["temperature"] == 1.0  # 10 validation items are too few
+    told = runs.report(tmp_path / "scaled")["calibration"]
+    assert (told["temperature"], told["reason"]) == (2.5, "Scaling is on: as the test wants it.")
+    assert told["before"]["ece"] == pytest.approx(
+        runs.report(tmp_path / "plain")["calibration"]["after"]["ece"], abs=1e-5
+    )
+    if adapter == "lora":
+        heads = [load_file(tmp_path / "scaled" / name) for name in (
+            "adapter/adapter_model.safetensors", "model/model.safetensors",
+        )]  # fmt: skip
+        weights = [next(head[name] for name in head if name.endswith("classifier.weight")) for head in heads]
+        np.testing.assert_allclose(weights[0], weights[1], atol=1e-6)
+
+
+# ---- the learning curve
+
+
+def stop_in(training: int, config: RunConfig, out: Path) -> None:
+    """Stop in the n-th training of the learning curve."""
+    begun: Counter[str] = Counter()
+    for event in finetune(config, out, stop=lambda: begun["learning curve"] == training):
+        if isinstance(event, Stage):
+            begun[event.name] += 1
+
+
+def test_a_run_stopped_in_the_learning_curve_resumes_to_the_same_report(tmp_path: Path) -> None:
+    raw = toy_config(tmp_path, rows=80, evaluation={"learning_curve": [0.3, 0.6]})
+    runs.run(raw, tmp_path / "whole")
+    with pytest.raises(Interrupted, match="a checkpoint was kept"):
+        stop_in(2, parse_config(raw), tmp_path / "parts")
+    assert len(list((tmp_path / "parts.partial/checkpoints/curve").iterdir())) == 2
+    assert not (tmp_path / "parts.partial/baselines").exists()
+
+    again = runs.run(raw, tmp_path / "parts", resume=True)
+    names = [event.name for event in again if isinstance(event, Stage)]
+    assert names[:5] == ["data", "backbone", "train", "learning curve", "learning curve"]
+    stages = [number for number, event in enumerate(again) if isinstance(event, Stage)]
+    assert stages[4] == stages[3] + 1  # the first share was done
+    whole, parts = (without_times(runs.report(tmp_path / name)) for name in ("whole", "parts"))
+    assert whole == parts
+    assert len(whole["learning_curve"]["curves"][0]["points"]) == 3
+    assert not (tmp_path / "parts/checkpoints").exists()
+
+
+# ---- start_from
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`first`, `second` that continues it, and `third` that continues `second` with a new class and a curve."""
+    folder = tmp_path_factory.mktemp("chain")
+    first_run(folder)
+    runs.run(client_config(folder, folder / "first"), folder / "second")
+    raw = client_config(folder, folder / "second", seed=2, evaluation={"learning_curve": [0.5]})
+    for name in ("client2.csv", "client2-test.csv"):
+        rows = toy_rows(40, 2 if name == "client2.csv" else 102)
+        write_csv(folder / name, [row | {"label": "bees"} if i % 5 == 0 else row for i, row in enumerate(rows)])
+    runs.run(raw, folder / "third")
+    return folder
+
+
+def trained_on(path: Path) -> dict[str, int]:
+    return {entry["name"]: entry["trained_on"] for entry in runs.report(path)["systems"]}
+
+
+def test_the_ladder_goes_from_majority_to_the_new_model(chain: Path) -> None:
+    """32 of 40 client items are trained on; the first run has trained on 38 of its 60."""
+    assert list(trained_on(chain / "first").items()) == [("majority", 38), (TFIDF, 38), ("fine-tuned", 38)]
+    for name, before, own in (("second", 38, 32), ("third", 70, 32)):
+        assert list(trained_on(chain / name).items()) == [
+            ("majority", own),
+            (TFIDF, before),
+            ("fine-tuned", before),
+            (f"{TFIDF}-client", before + own),
+            ("fine-tuned-client", before + own),
+        ]
+        assert runs.report(chain / name)["main"] == "fine-tuned-client"
+    assert runs.report(chain / "third")["start_from"] == {"name": "second", "system": "fine-tuned-client"}
+
+
+def test_the_new_model_is_compared_with_all_and_the_old_one_with_its_equal(chain: Path) -> None:
+    pairs = [(pair["system"], pair["baseline"]) for pair in runs.report(chain / "second")["comparisons"]]
+    assert pairs == [
+        ("fine-tuned-client", "majority"),
+        ("fine-tuned-client", TFIDF),
+        ("fine-tuned-client", "fine-tuned"),
+        ("fine-tuned-client", f"{TFIDF}-client"),
+        ("fine-tuned", TFIDF),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("later", "earlier", "saved"), [("second", "first", TFIDF), ("third", "second", TFIDF + "-client")]
+)
+def test_baselines_of_the_run_before_are_copied_byte_for_byte(
+    chain: Path, later: str, earlier: str, saved: str
+) -> None:
+    before = {path.name: path.read_bytes() for path in (chain / earlier / "baselines" / saved).iterdir()}
+    assert {path.name: path.read_bytes() for path in (chain / later / "baselines" / TFIDF).iterdir()} == before
+    assert {path.name for path in (chain / later / "baselines").iterdir()} == {"majority", TFIDF, f"{TFIDF}-client"}
+
+
+@pytest.mark.parametrize(("later", "earlier"), [("second", "first"), ("third", "second")])
+def test_the_model_of_the_run_before_is_scored_as_it_is(chain: Path, later: str, earlier: str) -> None:
+    found = runs.table(chain / later)
+    said = np.array(found["fine-tuned/probabilities"])
+    expected = probabilities(chain / earlier, found["text"])
+    np.testing.assert_allclose(said[:, :2], expected, atol=1e-6)
+    assert (said[:, 2:] == 0).all()
+    main = runs.report(chain / earlier)["main"]
+    old, now = runs.system(chain / earlier, main), runs.system(chain / later, "fine-tuned")
+    assert old["train_seconds"] == now["train_seconds"]
+
+
+def test_a_new_class_is_added_behind_the_known_ones(chain: Path) -> None:
+    assert runs.report(chain / "second")["labels"] == ["calm", "harsh"]
+    assert runs.report(chain / "third")["labels"] == ["calm", "harsh", "bees"]
+    assert load_saved_model(chain / "third/model").labels == ("calm", "harsh", "bees")
+    said = np.array(runs.table(chain / "third")["fine-tuned-client/probabilities"])
+    assert (said > 0).all()
+    np.testing.assert_allclose(said, probabilities(chain / "third", runs.table(chain / "third")["text"]), atol=1e-5)
+
+
+def test_every_run_of_a_chain_remembers_what_all_have_seen(chain: Path) -> None:
+    first, second, third = (runs.table(chain / name, "training_items") for name in ("first", "second", "third"))
+    assert second["text"][:48] == first["text"]
+    assert third["text"][:88] == second["text"]
+    assert third["part"][:88] == second["part"]
+    for seen, earlier in ((second, 48), (third, 88)):
+        assert seen["origin"] == ["earlier"] * earlier + ["own"] * 40
+        assert (seen["part"][earlier:].count("train"), seen["part"][earlier:].count("validation")) == (32, 8)
+    assert runs.report(chain / "third")["data"]["seen_by_start_from"] == 88
+
+
+def test_training_goes_on_from_the_weights_of_the_run_before(chain: Path) -> None:
+    before, after = (load_file(chain / name / "model/model.safetensors") for name in ("first", "second"))
+    frozen = "bert.encoder.layer.0.attention.self.query.weight"
+    np.testing.assert_array_equal(before[frozen], after[frozen])
+    trained = "bert.encoder.layer.2.attention.self.query.weight"
+    assert 0 < np.abs(before[trained] - after[trained]).max() < 0.25
+    manifest = durable.verify(chain / "second")
+    digest = hashlib.sha256((chain / "first/model/model.safetensors").read_bytes()).hexdigest()
+    assert manifest["start_from"] == {"name": "first", "sha256": digest}
+    assert manifest["backbone"] == durable.read_manifest(chain / "first")["backbone"]
+    assert manifest["data_sha256"]["test"] == hashlib.sha256((chain / "client1-test.csv").read_bytes()).hexdigest()
+
+
+def test_the_curve_of_a_continued_run_grows_by_new_items_only(chain: Path) -> None:
+    curves = runs.report(chain / "third")["learning_curve"]["curves"]
+    assert [found["system"] for found in curves] == ["fine-tuned-client", f"{TFIDF}-client"]
+    for found in curves:
+        assert [point["items"] for point in found["points"]] == [16, 32]
+        assert found["points"][-1]["macro_f1"] == runs.system(chain / "third", found["system"])["metrics"]["macro_f1"]
+
+
+def test_a_test_file_with_items_of_the_run_before_is_refused(chain: Path, tmp_path: Path) -> None:
+    seen = runs.table(chain / "second", "training_items")
+    rows = toy_rows(10, seed=50)
+    rows[6]["text"] = seen["text"][3]  # of the first run
+    raw = client_config(tmp_path, chain / "second", seed=7)
+    write_csv(tmp_path / "client7-test.csv", rows)
+    with pytest.raises(
+        DataError, match=r"client7-test\.csv, line 8: the run of start_from has seen 1 of the test items"
+    ):
+        runs.run(raw, tmp_path / "out")
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_fractions_never_hold_what_the_run_before_has_seen(chain: Path, tmp_path: Path) -> None:
+    """The client's file repeats everything that the first run had."""
+    raw = client_config(tmp_path, chain / "first", seed=7, data={"test": 0.25}, baselines=[])
+    write_csv(tmp_path / "client7.csv", toy_rows(60) + toy_rows(40, seed=7))
+    runs.run(raw, tmp_path / "out")
+    seen = set(runs.table(chain / "first", "training_items")["text"])
+    own = runs.table(tmp_path / "out", "training_items")
+    validation = {text for text, part, origin in zip(own["text"], own["part"], own["origin"], strict=True)
+                  if (part, origin) == ("validation", "own")}  # fmt: skip
+    test = set(runs.table(tmp_path / "out")["text"])
+    assert not (validation | test) & seen
+    assert (len(test), len(validation)) == (13, 8)  # a quarter of the 52 that are new, a fifth of the other 39
+    assert runs.report(tmp_path / "out")["data"]["exact_duplicates"] == 48
+
+
+def test_another_backbone_is_refused(chain: Path, tmp_path: Path) -> None:
+    raw = client_config(tmp_path, chain / "first", backbone={"name": "other/model"})
+    with pytest.raises(
+        ConfigError,
+        match=r"backbone\.name: expected .*tiny, as in the run at start_from, found other/model; leave it out",
+    ):
+        runs.run(raw, tmp_path / "out")
+    same = client_config(tmp_path, chain / "first", backbone={"name": str(chain / "tiny")}, baselines=[])
+    assert isinstance(runs.run(same, tmp_path / "out")[-1], Finished)
+
+
+def test_what_is_no_run_cannot_be_continued(chain: Path, tmp_path: Path) -> None:
+    with pytest.raises(RunDirectoryError, match="nowhere: no such directory"):
+        runs.run(client_config(tmp_path, tmp_path / "nowhere"), tmp_path / "out")
+    with pytest.raises(RunDirectoryError, match="tiny: not a complete run directory"):
+        runs.run(client_config(tmp_path, chain / "tiny"), tmp_path / "out")
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_a_continued_run_resumes(chain: Path, tmp_path: Path) -> None:
+    raw = client_config(tmp_path, chain / "first", adapter={"type": "lora", "r": 2})
+    runs.run(raw, tmp_path / "whole")
+    asked = iter(range(100))  # 8 steps of training, then before every baseline
+    with pytest.raises(Interrupted):
+        runs.run(raw, tmp_path / "parts", stop=lambda: next(asked) == 10)
+    assert {path.name for path in (tmp_path / "parts.partial/baselines").iterdir()} == {"majority", TFIDF}
+    runs.run(raw, tmp_path / "parts", resume=True)
+    whole, parts = (without_times(runs.report(tmp_path / name)) for name in ("whole", "parts"))
+    assert whole == parts

@@ -235,10 +235,26 @@ def test_a_loss_that_is_no_number_ends_the_run(tmp_path: Path) -> None:
         ("balanced", [0, 0, 0, 1], [4 / 6, 2]),
         ("auto", [0, 0, 0, 1], [4 / 6, 2]),
         ("auto", [0, 0, 0, 0, 1, 1, 1], [1, 1]),
+        ("auto", [0, 0, 0, 1, 1], [5 / 6, 5 / 4]),  # 1.5 times as many is uneven
     ],
 )
 def test_class_weights(mode: str, targets: list[int], expected: list[float]) -> None:
     np.testing.assert_allclose(class_weights(np.array(targets), 2, mode), expected)
+
+
+@pytest.mark.parametrize(
+    ("mode", "targets", "expected"),
+    [
+        ("none", [0, 0, 0, 2], [1, 1, 1, 1]),
+        ("balanced", [0, 0, 0, 2], [4 / 6, 1, 2, 1]),
+        ("auto", [0, 0, 0, 2], [4 / 6, 1, 2, 1]),
+        ("auto", [0, 0, 2, 2, 3], [5 / 6, 1, 5 / 6, 5 / 3]),
+        ("auto", [0, 0, 0, 0, 2, 2, 2], [1, 1, 1, 1]),  # an absent class makes nothing uneven
+        ("balanced", [2, 2], [1, 1, 1, 1]),
+    ],
+)
+def test_an_absent_class_counts_for_nothing(mode: str, targets: list[int], expected: list[float]) -> None:
+    np.testing.assert_allclose(class_weights(np.array(targets), 4, mode), expected)
 
 
 def test_biases_and_norms_do_not_decay(tmp_path: Path) -> None:

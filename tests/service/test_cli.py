@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -10,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.toys import toy_config, write_yaml
+from tests.runs import TFIDF, first_run, report, system
+from tests.toys import toy_config, toy_rows, write_csv, write_yaml
 
 # (what is wrong with the config, further arguments, exit code, the message)
 CASES: dict[str, tuple[dict[str, Any], list[str], int, str]] = {
@@ -73,3 +75,31 @@ def test_misuse_of_the_command_line(tmp_path: Path) -> None:
     assert "No such option: --epochs" in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
+
+
+def test_compare_scores_a_run_on_a_file_with_other_column_names(tmp_path: Path) -> None:
+    first_run(tmp_path)
+    rows = [{"tweet": row["text"], "class": row["label"]} for row in toy_rows(30, seed=9)]
+    write_csv(tmp_path / "new.csv", rows)
+    command = ["compare", "first", "--data", "new.csv", "--text", "tweet", "--label", "class", "--out", "runs/new"]
+    done = rootstock(tmp_path, *command, "--no-learning-curve", "--json")
+    assert done.returncode == 0, done.stderr
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [event["name"] for event in events if event["event"] == "stage"] == [
+        "models", "data", "scoring", "scoring", "scoring",
+    ]  # fmt: skip
+    told = {event["name"]: event["macro_f1"] for event in events if event["event"] == "scored"}
+    out = tmp_path / "runs/new"
+    assert told == {name: system(out, name)["metrics"]["macro_f1"] for name in ("majority", TFIDF, "fine-tuned")}
+    assert events[-1] == {"event": "finished", "path": "runs/new", "sentence": report(out)["verdict"]["sentence"]}
+
+
+def test_compare_refuses_in_one_message(tmp_path: Path) -> None:
+    write_csv(tmp_path / "new.csv", toy_rows(30))
+    before = sorted(tmp_path.rglob("*"))
+    done = rootstock(tmp_path, "compare", "nowhere", "--data", "new.csv")
+    assert done.returncode == 1
+    told = [line for line in done.stderr.splitlines() if line]
+    assert told == ["models: checking 1 run", "error: nowhere: no such directory"]
+    assert sorted(tmp_path.rglob("*")) == before
+    assert rootstock(tmp_path, "compare", "nowhere").returncode == 2

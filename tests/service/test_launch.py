@@ -16,6 +16,10 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
+from pipelines.config import parse_config
+from pipelines.errors import ConfigError, DataError, RunDirectoryError
+from service.launch import check_first
+from tests.runs import client_config, first_run, report, table
 from tests.toys import tiny_backbone, toy_config, toy_rows, write_csv, write_yaml
 
 ENVIRONMENT = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
@@ -56,9 +60,12 @@ def test_two_processes_agree_with_one(tmp_path: Path) -> None:
     start = load_file(tmp_path / "tiny/model.safetensors")
     weight = "encoder.layer.2.output.dense.weight"
     assert np.abs(one["bert." + weight] - start[weight]).max() > 0.05  # far more than the tolerance
-    assert_agree(one, finetune(config, "two", "--processes", "2"))
+    curve = ["--set", "evaluation.learning_curve=[0.25]"]
+    assert_agree(one, finetune(config, "two", "--processes", "2", *curve))
     manifest = json.loads((tmp_path / "two/manifest.json").read_text())
     assert manifest["processes"] == 2
+    points = report(tmp_path / "two")["learning_curve"]["curves"][0]["points"]
+    assert [point["items"] for point in points] == [99, 396]  # one is a duplicate of a test item
 
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     command = [*torchrun, "-m", "service.cli", "finetune", str(config), "--out", str(tmp_path / "torchrun")]
@@ -73,6 +80,25 @@ def test_an_error_in_two_processes_is_one_message(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert done.stderr.count("no column 'body'") == 1
     assert "Traceback" not in done.stderr
+
+
+def test_before_several_processes_start_the_run_before_is_taken_into_account(tmp_path: Path) -> None:
+    """A class that only it knows may be tested; its items and another backbone may not."""
+    first = first_run(tmp_path, baselines=[])
+    raw = client_config(tmp_path, first)
+    rows = toy_rows(40, seed=1)
+    write_csv(tmp_path / "client1.csv", [row | {"label": {"harsh": "odd"}.get(row["label"], "calm")} for row in rows])
+    check_first(parse_config(raw), tmp_path / "out")
+    with pytest.raises(ConfigError, match=r"backbone\.name: expected .*tiny, as in the run at start_from"):
+        check_first(parse_config(raw | {"backbone": {"name": "other/model"}}), tmp_path / "out")
+    with pytest.raises(RunDirectoryError, match="first: a complete run is here already"):
+        check_first(parse_config(raw), first)
+    seen = table(first, "training_items")
+    write_csv(tmp_path / "client1-test.csv", [{"text": seen["text"][0], "label": "calm"}])
+    with pytest.raises(
+        DataError, match=r"client1-test\.csv, line 2: the run of start_from has seen 1 of the test items"
+    ):
+        check_first(parse_config(raw), tmp_path / "out")
 
 
 @pytest.mark.slow
