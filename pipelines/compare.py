@@ -119,7 +119,8 @@ def _splits(runs: list[SavedRun], data: Path, columns: dict[str, str]) -> Splits
             raise DataError(data, f"no model knows the label {label!r}; they know: {known}", line, unit=unit_of(data))
 
     seen = [text for run in runs for text in column(run.seen(), "text")]
-    groups = group_items([*seen, *column(test, "text")])
+    groups = group_items([*seen, *column(test, "text")], [[*[""] * len(seen), *column(test, "group")]])
+    test = Dataset.from_dict(test[:] | {"group": groups[len(seen) :].tolist()})
     fresh = np.flatnonzero(~np.isin(groups[len(seen) :], groups[: len(seen)]))
     if not len(fresh):
         raise DataError(data, "the models have seen every item in training; give a file with new ones")

@@ -15,7 +15,7 @@ import numpy as np
 from pipelines.calibration import calibration_section
 from pipelines.config import EvaluationConfig
 from pipelines.curves import curves_section
-from pipelines.intervals import Bootstrap, difference_interval, interval, mcnemar
+from pipelines.intervals import Bootstrap, interval, mcnemar
 from pipelines.metrics import all_metrics, macro_f1
 from pipelines.mistakes import mistakes_section
 from pipelines.operating_points import operating_points
@@ -52,12 +52,13 @@ def compare_systems(
     """
     targets = splits.targets(splits.test)
     positive = positive_class(splits, config)
-    bootstrap = Bootstrap(targets, len(splits.labels), config.bootstrap, seed)
+    groups = np.array(column(splits.test, "group"))
+    bootstrap = Bootstrap(targets, groups, len(splits.labels), config.bootstrap, seed)
     resampled = {system.name: bootstrap.scores(system.probabilities.argmax(axis=1)) for system in systems}
     by_name = {system.name: system for system in systems}
     own, rival = by_name[main], find_rival(systems)
     comparisons = [
-        _comparison(by_name[first], by_name[second], targets, resampled) for first, second in _pairs(systems, main)
+        _comparison(by_name[first], by_name[second], bootstrap, resampled) for first, second in _pairs(systems, main)
     ]
     others = [] if rival is None else [rival]
     said = None if rival is None else rival.probabilities
@@ -117,17 +118,18 @@ def _pairs(systems: list[SystemScore], main: str) -> list[tuple[str, str]]:
 
 
 def _comparison(
-    system: SystemScore, baseline: SystemScore, targets: IntArray, resampled: dict[str, dict[str, FloatArray]]
+    system: SystemScore, baseline: SystemScore, bootstrap: Bootstrap, resampled: dict[str, dict[str, FloatArray]]
 ) -> dict[str, Any]:
+    targets = bootstrap.targets
     first, second = system.probabilities.argmax(axis=1), baseline.probabilities.argmax(axis=1)
     difference = macro_f1(targets, first) - macro_f1(targets, second)
-    differences = resampled[system.name]["macro_f1"] - resampled[baseline.name]["macro_f1"]
+    own, other = (resampled[s.name]["macro_f1"] for s in (system, baseline))
     return {
         "system": system.name,
         "baseline": baseline.name,
         "metric": "macro_f1",
         "difference": difference,
-        "difference_ci": difference_interval(differences, difference, targets),
+        "difference_ci": bootstrap.difference(own, other, difference),
         "mcnemar_p": mcnemar(targets, first, second),
     }
 

@@ -1,6 +1,7 @@
 """How sure a figure is: stratified bootstrap intervals, paired differences, and McNemar's exact test.
 
-Sources: Efron and Tibshirani, "An Introduction to the Bootstrap" (percentile interval); McNemar 1947, exact form.
+Sources: Efron and Tibshirani, "An Introduction to the Bootstrap" (percentile interval); Field and Welsh 2007,
+"Bootstrapping clustered data" (whole groups are drawn); McNemar 1947, exact form.
 """
 
 from __future__ import annotations
@@ -9,29 +10,32 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from scipy.sparse import coo_array
 from scipy.stats import binomtest
 
 from pipelines.records import FloatArray, IntArray
 
 LEVEL = 0.95
-_CHUNK = 8_000_000  # items x resamples held at once
+_CHUNK = 8_000_000  # groups x resamples held at once
 
 
 @dataclass(frozen=True)
 class Bootstrap:
     """Resamples of the test part, the same for every system, so that differences are paired.
 
-    Resampling is within each class: the class shares stay as they are in the test part.
+    Whole groups are drawn, since duplicates and contrast pairs are no independent evidence, within each class (of a
+    group: its classes), so that the class shares stay about as they are in the test part.
 
     Args:
         targets: (N,) class numbers.
+        groups: (N,) group numbers.
         classes: C.
         resamples: R.
         seed: of the resampling.
     """
 
     targets: IntArray
+    groups: IntArray
     classes: int
     resamples: int
     seed: int
@@ -39,52 +43,54 @@ class Bootstrap:
     def scores(self, predicted: IntArray) -> dict[str, FloatArray]:
         """Accuracy and macro-F1 of every resample, each (R,), for predictions (N,)."""
         C = self.classes
-        cells = self.targets * C + predicted
+        number = np.unique(self.groups, return_inverse=True)[1]
+        cells = coo_array((np.ones(len(number)), (number, self.targets * C + predicted)), (number.max() + 1, C * C))
         accuracy, macro = [], []
-        for chosen in self._indices():
-            R = len(chosen)
-            offsets = (np.arange(R) * C * C)[:, None]
-            counts = np.bincount((cells[chosen] + offsets).ravel(), minlength=R * C * C).reshape(R, C, C)
+        for times in self._draws(number):
+            counts = (times @ cells.tocsr()).reshape(-1, C, C)
             right = np.diagonal(counts, axis1=1, axis2=2)
             present = counts.sum(axis=1) + counts.sum(axis=2)
             f1 = np.divide(2 * right, present, out=np.full(right.shape, np.nan), where=present > 0)
-            accuracy.append(right.sum(axis=1) / len(self.targets))
+            accuracy.append(right.sum(axis=1) / counts.sum(axis=(1, 2)))
             macro.append(np.nanmean(f1, axis=1))
         return {"accuracy": np.concatenate(accuracy), "macro_f1": np.concatenate(macro)}
 
-    def _indices(self) -> Iterator[NDArray[np.int64]]:
-        """Chunks of (r, N) positions."""
+    def _draws(self, number: IntArray) -> Iterator[FloatArray]:
+        """Chunks of (r, G): how often each of G groups is drawn."""
         rng = np.random.default_rng(self.seed)
-        strata = [np.flatnonzero(self.targets == c) for c in range(self.classes)]
-        strata = [stratum for stratum in strata if len(stratum)]
-        size = max(1, min(self.resamples, _CHUNK // max(len(self.targets), self.classes**2)))
+        G = int(number.max()) + 1
+        present = np.zeros((G, self.classes), dtype=bool)
+        present[number, self.targets] = True
+        stratum = np.unique(present, axis=0, return_inverse=True)[1].ravel()
+        strata = [np.flatnonzero(stratum == s) for s in range(stratum.max() + 1)]
+        size = max(1, min(self.resamples, _CHUNK // max(G, self.classes**2)))
         for start in range(0, self.resamples, size):
-            R = min(size, self.resamples - start)
-            yield np.concatenate([rng.choice(stratum, size=(R, len(stratum))) for stratum in strata], axis=1)
+            times = np.zeros((min(size, self.resamples - start), G))
+            for own in strata:
+                times[:, own] = rng.multinomial(len(own), np.full(len(own), 1 / len(own)), size=len(times))
+            yield times
+
+    def difference(self, first: FloatArray, second: FloatArray, observed: float) -> list[float]:
+        """Interval of a paired difference in macro-F1, as wide at least as three groups of the rarest class make it.
+
+        Where two systems rarely disagree the bootstrap sees nothing but zeros, yet on n items that show no difference a
+        rate of 3 / n is still possible (rule of three, Hanley and Lippman-Hand 1983); of one class among C that is a
+        Cth in macro-F1.
+
+        Args:
+            first, second: macro-F1 of every resample, (R,).
+            observed: the difference itself.
+        """
+        of_class = [len(np.unique(self.groups[self.targets == c])) for c in np.unique(self.targets)]
+        least = min(1.0, 3 / min(of_class)) / len(of_class)
+        low, high = interval(first - second)
+        return [min(low, observed - least), max(high, observed + least)]
 
 
 def interval(values: FloatArray) -> list[float]:
     """Percentile interval [low, high] of bootstrap values (R,)."""
     low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return [float(low), float(high)]
-
-
-def difference_interval(values: FloatArray, observed: float, targets: IntArray) -> list[float]:
-    """Interval of a paired difference in macro-F1, as wide at least as three items of the rarest class make it.
-
-    Where two systems rarely disagree the bootstrap sees nothing but zeros, yet on n items that show no difference a rate
-    of 3 / n is still possible (rule of three, Hanley and Lippman-Hand 1983); of one class among C that is a Cth in
-    macro-F1.
-
-    Args:
-        values: bootstrap differences, (R,).
-        observed: the difference itself.
-        targets: (N,) class numbers.
-    """
-    counts = np.unique(targets, return_counts=True)[1]
-    least = min(1.0, 3 / int(counts.min())) / len(counts)
-    low, high = interval(values)
-    return [min(low, observed - least), max(high, observed + least)]
 
 
 def proportion_interval(successes: int, trials: int) -> list[float]:

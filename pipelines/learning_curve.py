@@ -21,7 +21,7 @@ from pipelines.checkpoint import Checkpoints
 from pipelines.config import EvaluationConfig, RunConfig
 from pipelines.device import Precision
 from pipelines.duplicates import number_by
-from pipelines.intervals import Bootstrap, difference_interval, interval
+from pipelines.intervals import Bootstrap, interval
 from pipelines.metrics import macro_f1
 from pipelines.predict import predict_probabilities
 from pipelines.records import Event, IntArray, Splits, Stage, Step, SystemScore, column
@@ -87,7 +87,8 @@ def learning_curve_section(
         resamples, seed: of the bootstrap.
     """
     targets = splits.targets(splits.test)
-    bootstrap = Bootstrap(targets, len(splits.labels), resamples, seed)
+    groups = np.array(column(splits.test, "group"))
+    bootstrap = Bootstrap(targets, groups, len(splits.labels), resamples, seed)
     curves = []
     for name in systems:
         own = sorted((point for point in points if point.system == name), key=lambda point: point.items)
@@ -96,7 +97,7 @@ def learning_curve_section(
             {"items": p.items, "macro_f1": macro_f1(targets, p.predicted), "macro_f1_ci": interval(values)}
             for p, values in zip(own, resampled, strict=True)
         ]
-        curves.append({"system": name, "points": rows, "last_step": _last_step(rows, resampled, targets)})
+        curves.append({"system": name, "points": rows, "last_step": _last_step(rows, resampled, bootstrap)})
     more_labels, sentence = _reading(curves[0], min_gain)
     return {
         "curves": curves,
@@ -169,12 +170,12 @@ def add_curve(
     report["learning_curve"] = learning_curve_section(points, names, splits, config.min_gain, config.bootstrap, seed)
 
 
-def _last_step(rows: list[dict[str, Any]], resampled: list[Any], targets: IntArray) -> dict[str, Any] | None:
+def _last_step(rows: list[dict[str, Any]], resampled: list[Any], bootstrap: Bootstrap) -> dict[str, Any] | None:
     """What the last growth of the training part gained, as a paired difference."""
     if len(rows) < 2:
         return None
     gain = rows[-1]["macro_f1"] - rows[-2]["macro_f1"]
-    ci = difference_interval(resampled[-1] - resampled[-2], gain, targets)
+    ci = bootstrap.difference(resampled[-1], resampled[-2], gain)
     return {"from": rows[-2]["items"], "to": rows[-1]["items"], "gain": gain, "gain_ci": ci}
 
 
