@@ -34,10 +34,11 @@ def slices_section(
     large = [row for row in rows if not row["small"]]
     sure = [row for row in large if row["column"] != LENGTH] or large or rows
     worst = min(sure, key=lambda row: row["accuracy"])
+    plural = "s" * (worst["items"] > 1)
     return {
         "rows": rows,
         "sentence": f"Lowest accuracy{'' if worst['small'] else f' among slices of at least {SMALL} items'}: "
-        f"{worst['accuracy']:.2f} where {worst['column']} is {worst['value']} ({worst['items']} item{'s' * (worst['items'] > 1)}).",
+        f"{worst['accuracy']:.2f} where {worst['column']} is {worst['value']} ({worst['items']} item{plural}).",
         "caveat": f"Slices of fewer than {SMALL} items are marked: their figures may be chance. With many slices, some "
         "look bad by chance alone; compare intervals. Accuracy is shown, since macro-F1 of slices with other class "
         "shares cannot be compared.",
