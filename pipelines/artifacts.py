@@ -6,7 +6,8 @@ A run works in `DIR.partial/` and becomes `DIR` by one rename, when its manifest
     model/               plain Hugging Face model   README.md            model card
     adapter/             LoRA only                  metrics.jsonl        events, one per line
     baselines/NAME/      safetensors and JSON       tensorboard/         the same curves
-    predictions.parquet  test items, every system   manifest.json        sha256 of every file, versions, digests
+    predictions.parquet  test items, every system   training_items.parquet  everything that was seen
+    manifest.json        sha256 of every file, versions, digests
 """
 
 from __future__ import annotations
