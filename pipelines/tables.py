@@ -126,8 +126,8 @@ def _read_delimited(path: Path, delimiter: str) -> Table:
     if not header:
         raise DataError(path, "the first line is blank; expected column names there", 1)
     columns = [name.strip() for name in header]
-    if "" in columns:
-        raise DataError(path, f"column {columns.index('') + 1} has no name; give every column one", 1)
+    if "" in columns[1:]:  # the first may be the row number that pandas and R write, without a name
+        raise DataError(path, f"column {columns.index('', 1) + 1} has no name; give every column one", 1)
     doubled = sorted({name for name in columns if columns.count(name) > 1})
     if doubled:
         raise DataError(path, f"the column name {doubled[0]!r} stands twice; rename one of them", 1)

@@ -17,8 +17,8 @@ FEW = 30  # test items of a class below which the report warns
 FEW_VALIDATION = 100  # validation items in all below which it does
 CAVEAT = (
     "The interval is a paired, stratified bootstrap over the groups of the test part (an item without duplicates is "
-    "one), and never narrower than three groups of the rarest class make it. It covers the choice of test items, not of "
-    "training items or seed."
+    "one), and never narrower than three groups of the rarest class make it. It covers the choice of test items, not "
+    "of training items or seed."
 )
 
 

@@ -75,6 +75,15 @@ def test_missing_file(tmp_path: Path) -> None:
 # ---- delimited text
 
 
+@pytest.mark.parametrize("format", ["csv", "jsonl", "parquet"])
+def test_the_nameless_row_number_of_pandas_is_read_and_written_back(tmp_path: Path, format: str) -> None:
+    table = read_table(save(tmp_path, "a.csv", ",text\n0,a\n1,b\n"))
+    assert table.columns == ["", "text"]
+    out = tmp_path / f"b.{format}"
+    write_table(out, format, table.columns, (row.values for row in table.rows))
+    assert read(out) == [{"": "0", "text": "a"}, {"": "1", "text": "b"}]
+
+
 def test_lines_are_counted_over_blank_lines_and_texts_of_several(tmp_path: Path) -> None:
     path = save(tmp_path, "a.csv", '\ufefftext , label\r\n"a\nb",x\r\n\r\nc,y\r\n')
     table = read_table(path)
@@ -102,6 +111,7 @@ def test_a_long_article_is_one_cell(tmp_path: Path) -> None:
         ("a.csv.gz", "", "a.csv.gz: the file is empty; expected a first line with column names"),
         ("a.csv", "\ntext,label\n", "a.csv, line 1: the first line is blank; expected column names there"),
         ("a.csv", "text,,x\n", "a.csv, line 1: column 2 has no name; give every column one"),
+        ("a.csv", ",text,\n", "a.csv, line 1: column 3 has no name; give every column one"),
         ("a.csv", "x,y,x\n", "a.csv, line 1: the column name 'x' stands twice; rename one of them"),
         (
             "a.csv",
