@@ -21,6 +21,7 @@ from typing import Any
 
 from benchmarks import results
 from benchmarks.sets import CONFIGS, path_overrides
+from pipelines.weights import sha256_file
 
 SEEDS = (0, 1, 2)
 ROWS = ("edos", "davidson", "banking77", "edos-after-davidson")
@@ -36,13 +37,14 @@ def run_row(name: str, seed: int, runs: Path, path: Path) -> None:
         runs: folder for the run directories.
         path: results file.
     """
-    out = runs / f"{name}-seed{seed}"
+    out = runs / f"{name}-seed{seed}-{config_digest(name)}"
     if not (out / "report.json").is_file():
         data = name.split("-")[0]
         overrides = [f"training.seed={seed}", *path_overrides(data)]
         if name == "edos-after-davidson":
             run_row("davidson", seed, runs, path)
-            overrides.append(f"start_from={json.dumps(str(runs / f'davidson-seed{seed}'))}")
+            start = runs / f"davidson-seed{seed}-{config_digest('davidson')}"
+            overrides.append(f"start_from={json.dumps(str(start))}")
         options = [word for override in overrides for word in ("--set", override)]
         command = ["finetune", str(CONFIGS / f"{data}.yaml"), *options, "--out", str(out), "--resume"]
         subprocess.run([sys.executable, "-m", "service.cli", *command], check=True, stdout=sys.stderr)
@@ -59,6 +61,7 @@ def row_of(report: dict[str, Any], name: str, seed: int) -> results.Row:
         "key": key_of(name, seed),
         "set": name,
         "seed": seed,
+        "config": config_digest(name),
         **{field: report[field] for field in shared},
         "systems": {
             s["name"]: {k: s["metrics"][k] for k in ("macro_f1", "macro_f1_ci", "accuracy")} for s in report["systems"]
@@ -74,6 +77,11 @@ def row_of(report: dict[str, Any], name: str, seed: int) -> results.Row:
         "thresholds_wanted": len(report["operating_points"]["points"]),
         "versions": results.versions(),
     }
+
+
+def config_digest(name: str) -> str:
+    """First digits of the sha256 of a row's config: a run or row of another config is not taken for it."""
+    return sha256_file(CONFIGS / f"{name.split('-')[0]}.yaml")[:8]
 
 
 def key_of(name: str, seed: int) -> str:
@@ -176,6 +184,9 @@ def main() -> None:
     for name, seed in wanted:
         if not args.tables and not results.has(args.results, key_of(name, seed)):
             run_row(name, seed, args.runs, args.results)
+    stale = [row["key"] for row in results.read(args.results) if row["config"] != config_digest(row["set"])]
+    if stale:
+        raise SystemExit(f"{args.results}: rows of another config, delete them: {', '.join(stale)}")
     print(tables(results.read(args.results)))
 
 

@@ -84,33 +84,40 @@ def calibration_section(
         resamples, seed: of the bootstrap.
     """
     before = softmax(temperature * np.log(np.maximum(probabilities, TINY)), axis=1)
-    states = {
-        name: _reliability(p, targets, resamples, seed) for name, p in (("before", before), ("after", probabilities))
-    }
+    states, draws = {}, {}
+    for name, p in (("before", before), ("after", probabilities)):
+        states[name], draws[name] = _reliability(p, targets, resamples, seed)
+    change = states["after"]["ece"] - states["before"]["ece"]
+    change_ci = interval(draws["after"] - draws["before"])
     return {
         "temperature": temperature,
         "scaled": temperature != 1.0,
         "reason": reason,
         **states,
-        "sentence": _sentence(states["before"], states["after"], temperature),
-        "caveat": "The error of a perfectly calibrated model is not zero on few items: it grows as bins empty. It "
-        "is of the most probable class, over all classes together.",
+        "change": change,
+        "change_ci": change_ci,
+        "sentence": _sentence(states["before"], states["after"], change_ci, temperature),
+        "caveat": "The error of a perfectly calibrated model is not zero on few items: it grows as bins empty; "
+        "the intervals are of this estimate. It is of the most probable class, over all classes together.",
     }
 
 
-def _sentence(before: dict[str, Any], after: dict[str, Any], temperature: float) -> str:
+def _sentence(before: dict[str, Any], after: dict[str, Any], change_ci: list[float], temperature: float) -> str:
     error = f"{after['ece']:.3f} ({after['ece_ci'][0]:.3f} to {after['ece_ci'][1]:.3f})"
     if temperature == 1.0:
         return f"The model's probabilities are as trained; their calibration error on the test part is {error}."
     change = "falls" if after["ece"] < before["ece"] else "does not fall"
     return (
         f"With temperature {temperature:.2f} the calibration error on the test part {change}: from "
-        f"{before['ece']:.3f} ({before['ece_ci'][0]:.3f} to {before['ece_ci'][1]:.3f}) to {error}."
+        f"{before['ece']:.3f} ({before['ece_ci'][0]:.3f} to {before['ece_ci'][1]:.3f}) to {error}; 95% interval of the "
+        f"change {change_ci[0]:+.3f} to {change_ci[1]:+.3f}."
     )
 
 
-def _reliability(probabilities: FloatArray, targets: IntArray, resamples: int, seed: int) -> dict[str, Any]:
-    """Error with its interval, and per bin: items, mean confidence, share that is right."""
+def _reliability(
+    probabilities: FloatArray, targets: IntArray, resamples: int, seed: int
+) -> tuple[dict[str, Any], FloatArray]:
+    """Error with its interval, and per bin: items, mean confidence, share that is right; and the error's resamples."""
     confidence = probabilities.max(axis=1)
     right = probabilities.argmax(axis=1) == targets
     number = confidence_bins(probabilities)
@@ -126,5 +133,5 @@ def _reliability(probabilities: FloatArray, targets: IntArray, resamples: int, s
         chosen = rng.integers(0, len(targets), len(targets))
         errors[r] = np.abs(np.bincount(number[chosen], weights=gaps[chosen])).sum() / len(targets)
     ece = calibration_error(probabilities, targets)
-    unbiased = np.maximum(errors - (errors.mean() - ece), 0.0)  # resampling adds noise to bins, which adds error
-    return {"ece": ece, "ece_ci": interval(unbiased), "bins": bins}
+    around = errors - (errors.mean() - ece)  # resampling adds noise to bins, which adds error
+    return {"ece": ece, "ece_ci": interval(np.maximum(around, 0.0)), "bins": bins}, around

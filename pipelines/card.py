@@ -19,7 +19,7 @@ A text classifier with the classes {labels}, fine-tuned by Rootstock from `{back
 ## Was fine-tuning worth it?
 
 {sentence}
-
+{warnings}
 | system | accuracy (95% interval) | macro-F1 (95% interval) |
 |---|---|---|
 {rows}
@@ -72,6 +72,7 @@ def model_card(report: dict[str, Any], config: RunConfig, title: str) -> str:
         backbone=_plain(report["backbone"]["name"]),
         freeze=report["freeze_sentence"],
         sentence=_plain(report["verdict"]["sentence"]),
+        warnings="".join(f"\n- {_plain(warning)}" for warning in report["verdict"]["warnings"]) + "\n",
         rows="\n".join(_row(system) for system in report["systems"]),
         max_length=report["max_length"],
         **{name: f"{report[name]:,}" for name in ("n_train", "n_validation", "n_test")},

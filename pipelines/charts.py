@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 INK, MUTED, ACCENT, SECOND = "#1f2937", "#9ca3af", "#0f766e", "#b45309"
+ACCENT_OF_PAGE = "var(--yes)"  # what ACCENT becomes: the page has one for light and one for dark
 COLORS = (ACCENT, SECOND, "#4f46e5", "#be185d", "#0369a1", "#65a30d")
 _STYLE = {
     "svg.fonttype": "none",  # text stays text: readable aloud, small
@@ -150,5 +151,6 @@ def _svg(figure: Figure) -> str:
         warnings.filterwarnings("ignore", "Glyph .* missing")  # text stays text: the reader's fonts have the glyph
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
-    text = text[text.index("<svg") :].replace(INK, "currentColor")  # follows the page's light or dark theme
+    text = text[text.index("<svg") :]
+    text = text.replace(INK, "currentColor").replace(ACCENT, ACCENT_OF_PAGE)  # follow the page's light or dark theme
     return re.sub(r'<svg ([^>]*?)width="[^"]*" height="[^"]*"', r'<svg aria-hidden="true" \1', text, count=1)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 from datasets import Dataset
+from filelock import FileLock, Timeout
 
 from pipelines import durable
 from pipelines.artifacts import CHECKPOINTS, environment, refuse_existing
@@ -27,6 +28,7 @@ from pipelines.run import data_sha256, predictions, scored
 from pipelines.saved_run import SavedRun
 from pipelines.score import predictor, score_saved
 from pipelines.tables import read_table, unit_of
+from pipelines.weights import weights_sha256
 
 STOPPED = "stopped; nothing was kept"
 
@@ -66,10 +68,15 @@ def compare(
     splits = _splits(runs, data, columns or {})
     precision = resolve_precision("auto")
 
-    work = out.with_name(out.name + ".partial")
-    durable.discard(work)
+    work = out.with_name(f".{out.name}.comparing")
+    lock = FileLock(f"{work}.lock")
     try:
-        work.mkdir(parents=True)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+        durable.discard(work)  # of a comparison that was killed
+        work.mkdir()
+    except Timeout:
+        raise RunDirectoryError(f"{out}: another process is comparing into this directory") from None
     except OSError as error:
         raise RunDirectoryError(f"{out}: cannot be written: {error.strerror}") from None
     try:
@@ -81,7 +88,7 @@ def compare(
                 yield Stage("scoring", name)
                 systems.append(rung())
                 yield scored(systems[-1], splits)
-        report = _report(first, prefixes[0] + first.main, splits, systems, precision)
+        report = _report(runs, prefixes[0] + first.main, splits, systems, data, precision)
         if curve:
             yield from _curve(report, first, splits, systems, precision, work, stop)
         pq.write_table(predictions(splits, systems).with_format("arrow")[:], work / "predictions.parquet")
@@ -90,6 +97,8 @@ def compare(
         durable.publish(work, out, _manifest(runs, data, precision))
     finally:
         durable.discard(work)
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
     yield Finished(out, report["verdict"]["sentence"])
 
 
@@ -116,7 +125,12 @@ def _splits(runs: list[SavedRun], data: Path, columns: dict[str, str]) -> Splits
     for label, line in zip(column(test, "label"), column(test, "line"), strict=True):
         if label not in labels:
             known = ", ".join(labels)
-            raise DataError(data, f"no model knows the label {label!r}; they know: {known}", line, unit=unit_of(data))
+            raise DataError(
+                data,
+                f"no model knows the label {label!r}; they know: {known}; correct the row or remove it",
+                line,
+                unit=unit_of(data),
+            )
 
     seen = [text for run in runs for text in column(run.seen(), "text")]
     groups = group_items([*seen, *column(test, "text")], [[*[""] * len(seen), *column(test, "group")]])
@@ -170,15 +184,16 @@ def _rungs(
 
 
 def _report(
-    first: SavedRun, main: str, splits: Splits, systems: list[SystemScore], precision: Precision
+    runs: list[SavedRun], main: str, splits: Splits, systems: list[SystemScore], data: Path, precision: Precision
 ) -> dict[str, Any]:
+    first = runs[0]
     saved, config = first.report, first.config
     temperature = saved["calibration"]["temperature"], saved["calibration"]["reason"]
     slices = tuple(name for name in config.data.slices if name in splits.test.column_names)
     kept = ("task", "backbone", "start_from", "freeze_sentence", "max_length", "bootstrap", "min_gain")
     return (
         {key: saved[key] for key in kept}
-        | {"precision": precision}
+        | {"precision": precision, "provenance": _manifest(runs, data, precision)}
         | compare_systems(splits, systems, main, config.evaluation, config.training.seed, temperature, slices)
     )
 
@@ -196,9 +211,10 @@ def _curve(
     config = first.config
     evaluation = config.evaluation.model_copy(update={"learning_curve": CURVE_SHARES})
     try:
-        start = None if config.start_from is None else SavedRun(config.start_from)
-    except RunDirectoryError as error:
-        yield Stage("learning curve", f"left out, since the run that the first one started from is gone: {error}")
+        start = None if config.start_from is None else _start_of(first, config.start_from)
+    except (RunDirectoryError, ConfigError) as error:
+        report["no_learning_curve"] = f"It was left out, since the run that the first one started from is gone: {error}"
+        yield Stage("learning curve", f"left out: {error}")
         return
     accelerator = start_accelerator(precision, (), work)
     root = work / CHECKPOINTS
@@ -209,6 +225,14 @@ def _curve(
         raise Interrupted(STOPPED) from None
     durable.discard(root)
     add_curve(report, smaller, systems, splits, evaluation, config.training.seed, first.pretrained(), precision)
+
+
+def _start_of(run: SavedRun, path: Path) -> SavedRun:
+    """The run that another one started from. Raises RunDirectoryError if it is not there, or not the same any more."""
+    start = SavedRun(path)
+    if weights_sha256(path / "model") != run.manifest["start_from"]["sha256"]:
+        raise RunDirectoryError(f"{path}: another model stands there now than the one that {run.path} started from")
+    return start
 
 
 def _manifest(runs: list[SavedRun], data: Path, precision: Precision) -> dict[str, Any]:

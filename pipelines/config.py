@@ -21,6 +21,7 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     ValidationError,
+    ValidationInfo,
     field_validator,
 )
 from pydantic_core import PydanticCustomError
@@ -41,9 +42,9 @@ class Section(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _no_switch(cls, value: Any) -> Any:
-        """No setting is a switch; pydantic would read `epochs: yes` as 1."""
-        if isinstance(value, bool):
+    def _no_switch(cls, value: Any, info: ValidationInfo) -> Any:
+        """No setting is a switch but one; pydantic would read `epochs: yes` as 1."""
+        if isinstance(value, bool) and info.field_name != "learning_curve":
             raise ValueError("expected a word or a number")
         return value
 
@@ -98,8 +99,8 @@ def _as_processes(value: Any) -> Any:
 
 
 def _as_shares(value: Any) -> Any:
-    named = {"none": (), "auto": CURVE_SHARES}
-    shares = named.get(value) if isinstance(value, str) else value
+    named = {"none": (), "auto": CURVE_SHARES, False: (), True: CURVE_SHARES}
+    shares = named.get(value) if isinstance(value, str | bool) else value
     if isinstance(shares, list | tuple) and all(isinstance(s, float) and 0 < s < 1 for s in shares):
         return tuple(sorted(set(shares)))
     raise ValueError("expected none, auto, or shares of the training items between 0 and 1, such as [0.25, 0.5]")

@@ -184,7 +184,7 @@ def _check_classes(parts: dict[str, Dataset], config: DataConfig, known_labels: 
     """Classes in what is not test: more than one, none too rare; the test part holds no other but known ones."""
     counts = Counter(column(parts["train"], "label"))
     path = config.train.path
-    if len(counts) == 1:
+    if len({*counts, *known_labels}) == 1:
         raise DataError(
             path,
             f"expected at least two classes in column {config.label!r}, found only {next(iter(counts))!r}; "
@@ -276,8 +276,8 @@ def _seen_before(items: Dataset, leaks: IntArray, config: DataConfig) -> DataErr
     line = column(items, "line")[int(leaks[0])]
     return DataError(
         config.test.path,
-        f"the run of start_from has seen {len(leaks)} of the test items, or a duplicate or group of them, the first "
-        "of them here; its score on them would flatter it: remove them from the test file",
+        f"the run of start_from has seen {len(leaks)} of the test items or duplicates of them, the first of "
+        "them here; its score on them would flatter it: remove them from the test file",
         line,
         unit=unit_of(config.test.path),
     )

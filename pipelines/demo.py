@@ -50,7 +50,8 @@ def refuse_what_is_no_demo(out: Path) -> None:
         return
     stages = [path.name for path in (out / STAGES).iterdir()] if (out / STAGES).is_dir() else ["missing"]
     strange = {path.name for path in out.iterdir()} - {STAGES, *REPORTS} if out.is_dir() else {out.name}
-    if strange or any(name.strip(".").split(".")[0] not in (GENERAL, CLIENT) for name in stages):
+    runs = [name for name in stages if not name.startswith(".trash-")]
+    if strange or any(name.strip(".").split(".")[0] not in (GENERAL, CLIENT) for name in runs):
         raise RunDirectoryError(f"{out}: exists and is not an earlier demo; choose another --out")
 
 

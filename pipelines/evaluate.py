@@ -56,14 +56,15 @@ def compare_systems(
     bootstrap = Bootstrap(targets, groups, len(splits.labels), config.bootstrap, seed)
     resampled = {system.name: bootstrap.scores(system.probabilities.argmax(axis=1)) for system in systems}
     by_name = {system.name: system for system in systems}
-    own, rival = by_name[main], find_rival(systems)
+    own, rival = by_name[main], find_rival(systems, by_name[main])
     comparisons = [
         _comparison(by_name[first], by_name[second], bootstrap, resampled) for first, second in _pairs(systems, main)
     ]
+    alike = [system for system in systems if system.trained_on == own.trained_on]
     others = [] if rival is None else [rival]
     said = None if rival is None else rival.probabilities
     sections: dict[str, Any] = {
-        "verdict": verdict(own, rival, comparisons, config.min_gain, splits),
+        "verdict": verdict(own, rival, find_rival(alike, own), comparisons, config.min_gain, splits),
         "calibration": calibration_section(own.probabilities, targets, *temperature, config.bootstrap, seed),
         "curves": curves_section(splits.labels, targets, [own, *others], positive),
         "slices": slices_section(

@@ -23,8 +23,8 @@ _CHUNK = 8_000_000  # groups x resamples held at once
 class Bootstrap:
     """Resamples of the test part, the same for every system, so that differences are paired.
 
-    Whole groups are drawn, since duplicates and contrast pairs are no independent evidence, within each class (of a
-    group: its classes), so that the class shares stay about as they are in the test part.
+    Whole groups are drawn, since duplicates and contrast pairs are no independent evidence: groups of one class within
+    that class, so that its share stays as it is in the test part, and groups of several classes among each other.
 
     Args:
         targets: (N,) class numbers.
@@ -49,8 +49,8 @@ class Bootstrap:
         for times in self._draws(number):
             counts = (times @ cells.tocsr()).reshape(-1, C, C)
             right = np.diagonal(counts, axis1=1, axis2=2)
-            present = counts.sum(axis=1) + counts.sum(axis=2)
-            f1 = np.divide(2 * right, present, out=np.full(right.shape, np.nan), where=present > 0)
+            own = counts.sum(axis=2)
+            f1 = np.divide(2 * right, own + counts.sum(axis=1), out=np.full(right.shape, np.nan), where=own > 0)
             accuracy.append(right.sum(axis=1) / counts.sum(axis=(1, 2)))
             macro.append(np.nanmean(f1, axis=1))
         return {"accuracy": np.concatenate(accuracy), "macro_f1": np.concatenate(macro)}
@@ -61,8 +61,8 @@ class Bootstrap:
         G = int(number.max()) + 1
         present = np.zeros((G, self.classes), dtype=bool)
         present[number, self.targets] = True
-        stratum = np.unique(present, axis=0, return_inverse=True)[1].ravel()
-        strata = [np.flatnonzero(stratum == s) for s in range(stratum.max() + 1)]
+        stratum = np.where(present.sum(axis=1) > 1, self.classes, present.argmax(axis=1))
+        strata = [np.flatnonzero(stratum == s) for s in np.unique(stratum)]
         size = max(1, min(self.resamples, _CHUNK // max(G, self.classes**2)))
         for start in range(0, self.resamples, size):
             times = np.zeros((min(size, self.resamples - start), G))

@@ -53,7 +53,7 @@ class CurvePoint:
 def nested_shares(items: Dataset, shares: tuple[float, ...], seed: int) -> list[Dataset]:
     """A part of the training items for every share; each holds the one before it. Groups stay whole.
 
-    A share in which a class would be missing is left out.
+    A share is left out if a class would be missing in it, or if it is no smaller than the next.
     """
     groups = np.array(column(items, "group"))
     labels = np.array(column(items, "label"))
@@ -62,14 +62,15 @@ def nested_shares(items: Dataset, shares: tuple[float, ...], seed: int) -> list[
         members.setdefault(group, set()).add(label)
     names = np.array(sorted(members))
     strata = number_by([tuple(sorted(members[group])) for group in names.tolist()])
-    parts = []
+    parts: list[Dataset] = []
     pool = names
     for share in sorted(shares, reverse=True):
         size = max(1, round(share * len(names)))
         own = strata[np.searchsorted(names, pool)]
         pool = np.sort(resample(pool, replace=False, n_samples=min(size, len(pool)), stratify=own, random_state=seed))
         chosen = np.flatnonzero(np.isin(groups, pool))
-        if set(labels[chosen]) == set(labels):
+        smaller = len(chosen) < len(parts[-1] if parts else items)
+        if smaller and set(labels[chosen]) == set(labels):
             parts.append(items.select(chosen))
     return parts[::-1]
 
@@ -126,6 +127,7 @@ def tuned_points(
     smaller = []
     for items in nested_shares(splits.train, config.evaluation.learning_curve, config.training.seed):
         yield Stage("learning curve", f"training on {len(items):,} items")
+        accelerator.free_memory()  # of the model before, whose optimizer it would also ask about skipped steps
         trunk = prepare(config, splits.labels, start)
         saved = Checkpoints(checkpoints / str(len(items)))
         events = tune(trunk, splits, items, config, accelerator, precision, saved, stop)
@@ -152,9 +154,7 @@ def add_curve(
         return
     by_name = {system.name: system for system in systems}
     main = by_name[report["main"]]
-    folder = main.name.rpartition("/")[0]
-    alike = [s for s in systems if s.name.rpartition("/")[0] == folder and s.trained_on == main.trained_on]
-    rival = find_rival(alike)
+    rival = find_rival([system for system in systems if system.trained_on == main.trained_on], main)
     texts = column(splits.test, "text")
     points = []
     for run in smaller:

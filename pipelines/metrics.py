@@ -54,7 +54,7 @@ class Accuracy(_ProbabilityMetric):
 
 
 class MacroF1(_ProbabilityMetric):
-    """Mean F1 over the classes that occur among the references or the predictions."""
+    """Mean F1 over the classes that occur among the references."""
 
     def score(self, probabilities: FloatArray, targets: IntArray, **options: Any) -> dict[str, Any]:
         return {"macro_f1": macro_f1(targets, probabilities.argmax(axis=1))}
@@ -116,8 +116,11 @@ def confidence_bins(probabilities: FloatArray) -> IntArray:
 
 
 def macro_f1(targets: IntArray, predicted: IntArray) -> float:
-    """Mean F1 over the classes that occur among the targets or the predictions, both (N,)."""
-    return float(f1_score(targets, predicted, average="macro", zero_division=0.0))
+    """Mean F1 over the classes that occur among the targets, both (N,).
+
+    A model may know more classes (see `start_from`): naming one of those costs recall, not a class of its own.
+    """
+    return float(f1_score(targets, predicted, labels=np.unique(targets), average="macro", zero_division=0.0))
 
 
 def all_metrics(probabilities: FloatArray, targets: IntArray, positive: int) -> dict[str, Any]:

@@ -5,11 +5,13 @@ the one-sided 95% lower bound of the wanted figure on validation (Clopper and Pe
 wanted; of those, the one that costs least of the other figure. For recall that is one threshold, since recall falls as
 it rises. For precision it is the loosest of a chain of thresholds, each with one more item flagged, that all hold from
 the first on which can hold at all: testing in a fixed order until the first failure keeps the error at 5%
-(Angelopoulos et al. 2021, "Learn then Test", arXiv 2110.01052).
+(Angelopoulos et al. 2021, "Learn then Test", arXiv 2110.01052). The bound is that of a fixed model; the validation part
+has also chosen the epoch and the temperature, which makes it slightly optimistic.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -43,12 +45,14 @@ def operating_points(
     ]
     found = [point for point in points if point["threshold"] is not None]
     held = sum(point["test"]["holds"] for point in found if point["test"]["holds"] is not None)
+    idle = sum(point["test"]["idle"] for point in found)
+    useless = f" {idle} of them flag hardly better than chance: see the notes." if idle else ""
     return {
         "points": points,
         "sentence": f"{len(found)} of {len(points)} wanted figures can be promised with {len(validation[1]):,} "
-        f"validation items; {held} of them hold on the test part.",
+        f"validation items; {held} of them hold on the test part.{useless}",
         "caveat": "A threshold holds for content like the validation part: when the mix of content changes, so do "
-        "precision and the number of flagged items.",
+        "precision and the number of flagged items. Copies among the validation items count as evidence of their own.",
     }
 
 
@@ -86,7 +90,7 @@ def _point(
     point = {"class": label, "wanted": kind, "aim": aim, "threshold": threshold}
     if threshold is None:
         own = int(validation[1].sum())
-        return point | {"reason": f"{own} validation items of this class do not prove it; more of them may"}
+        return point | {"reason": _reason(own, kind, aim)}
     return point | {
         "validation": _measured(*validation, threshold, kind, aim),
         "test": _measured(*test, threshold, kind, aim),
@@ -101,8 +105,16 @@ def _measured(scores: FloatArray, truth: IntArray, threshold: float, kind: str, 
     for name, trials in (("precision", int(flagged.sum())), ("recall", int(truth.sum()))):
         values[name] = hits / trials if trials else None
         values[f"{name}_ci"] = proportion_interval(hits, trials) if trials else None
-    reached = values[kind]
-    return values | {"holds": None if reached is None else reached >= aim}
+    reached, base = values[kind], float(truth.mean())
+    idle = values["precision_ci"] is not None and values["precision_ci"][0] <= base
+    return values | {"holds": None if reached is None else reached >= aim, "base_rate": base, "idle": idle}
+
+
+def _reason(own: int, kind: str, aim: float) -> str:
+    fewest = math.ceil(math.log(1 - LEVEL) / math.log(aim))
+    if kind == "recall" and own < fewest:
+        return f"{own} validation items of this class; {fewest} are needed, were all of them found"
+    return "no threshold reaches it on the validation part with 95% confidence"
 
 
 def _scores(part: tuple[FloatArray, IntArray], c: int) -> tuple[FloatArray, IntArray]:

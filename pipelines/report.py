@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import unicodedata
+from collections.abc import Iterator
 from itertools import groupby
 from typing import Any
 
@@ -62,6 +63,7 @@ def render_html(report: dict[str, Any], title: str, config_yaml: str = "") -> st
         thresholds=_thresholds(report),
         slices=[(name, list(rows)) for name, rows in groupby(report["slices"]["rows"], lambda row: row["column"])],
         data=[(name.replace("_", " ").capitalize(), number) for name, number in report["data"].items()],
+        provenance=list(_flat(report["provenance"])),
         config=config_yaml,
     )
 
@@ -73,6 +75,17 @@ def _cut(value: Any) -> Any:
     if isinstance(value, list):
         return [_cut(part) for part in value]
     return value[: LONGEST - 1] + "…" if isinstance(value, str) and len(value) > LONGEST else value
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Names and values of nested mappings, for people."""
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name.replace('_', ' ')} · ")
+        elif isinstance(value, list):
+            yield from _flat({str(number): part for number, part in enumerate(value, start=1)}, f"{prefix}{name} · ")
+        elif value is not None:
+            yield f"{prefix}{name.replace('_', ' ')}", value
 
 
 def _charts(report: dict[str, Any]) -> dict[str, str]:

@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from datasets import Dataset, concatenate_datasets
 
 from pipelines import lora
-from pipelines.artifacts import CHECKPOINTS, RunDirectory, refuse_existing, size_bytes
+from pipelines.artifacts import CHECKPOINTS, RunDirectory, environment, refuse_existing, size_bytes
 from pipelines.backbones import Backbone, load_text_backbone
 from pipelines.calibration import choose_temperature
 from pipelines.card import model_card
@@ -22,7 +22,7 @@ from pipelines.config import RunConfig, SplitFile, auto_learning_rate
 from pipelines.data import load_splits
 from pipelines.device import Precision, device, resolve_precision, start_accelerator
 from pipelines.durable import write_json
-from pipelines.errors import ConfigError, Interrupted
+from pipelines.errors import ConfigError, Interrupted, RunDirectoryError
 from pipelines.evaluate import FINE_TUNED, compare_systems
 from pipelines.learning_curve import add_curve, tuned_points
 from pipelines.memory import PeakMemory
@@ -122,7 +122,8 @@ def _finetune(
     systems.append(tuned)
 
     yield Stage("report", "scoring the test part")
-    report = _describe(config, trunk, start, progress, precision) | compare_systems(
+    provenance = _provenance(config, splits, trunk.backbone, start, precision) | environment()
+    report = _describe(config, trunk, start, progress, precision, provenance) | compare_systems(
         splits, systems, tuned.name, config.evaluation, config.training.seed, temperature, config.data.slices
     )
     add_curve(report, smaller, systems, splits, config.evaluation, config.training.seed, pretrained, precision)
@@ -138,7 +139,10 @@ def starting_point(config: RunConfig) -> tuple[RunConfig, SavedRun | None]:
     """The run of `start_from`, whose backbone becomes that of the config; one that is named must be the same."""
     if config.start_from is None:
         return config, None
-    start = SavedRun(config.start_from)
+    try:
+        start = SavedRun(config.start_from)
+    except RunDirectoryError as error:
+        raise ConfigError(f"start_from: {error}; expected the directory of a finished run") from None
     own, theirs = config.backbone, start.config.backbone
     if "name" in own.model_fields_set and own.name != theirs.name:
         raise ConfigError(
@@ -280,7 +284,12 @@ def scored(system: SystemScore, splits: Splits) -> Scored:
 
 
 def _describe(
-    config: RunConfig, trunk: Trunk, start: SavedRun | None, progress: Progress, precision: Precision
+    config: RunConfig,
+    trunk: Trunk,
+    start: SavedRun | None,
+    progress: Progress,
+    precision: Precision,
+    provenance: dict[str, Any],
 ) -> dict[str, Any]:
     """What report.json says of the run itself."""
     return {
@@ -292,6 +301,7 @@ def _describe(
         "precision": precision,
         "bootstrap": config.evaluation.bootstrap,
         "min_gain": config.evaluation.min_gain,
+        "provenance": {key: value for key, value in provenance.items() if key not in ("kind", "labels", "precision")},
         "training": {"history": progress.history, "best_step": progress.best_step, "steps": progress.step}
         | training_reading(progress.history),
     }

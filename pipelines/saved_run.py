@@ -42,6 +42,8 @@ class SavedRun:
             raise RunDirectoryError(f"{path}: {SEEN} is missing: the run is of an older version; run it again")
         self.config = load_config(path / "config.yaml")
         self.report: dict[str, Any] = json.loads((path / "report.json").read_text(encoding="utf-8"))
+        if not {"labels", "main", "systems", "calibration"} <= self.report.keys():
+            raise RunDirectoryError(f"{path}: report.json is of an older version; run it again")
         self.labels = tuple(self.report["labels"])
 
     @property
@@ -69,7 +71,8 @@ class SavedRun:
     @property
     def baselines(self) -> list[str]:
         """Names of the saved baselines, in the order of the report."""
-        return [s["name"] for s in self.report["systems"] if (self.path / "baselines" / s["name"]).is_dir()]
+        saved = {folder.name for folder in (self.path / "baselines").glob("*") if folder.is_dir()}
+        return [system["name"] for system in self.report["systems"] if system["name"] in saved]
 
     def baseline(self, name: str, pretrained: Backbone, precision: Precision) -> Baseline:
         return load_baseline(self.path / "baselines" / name, pretrained, precision)

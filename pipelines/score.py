@@ -136,6 +136,7 @@ def all_trained_on(splits: Splits) -> Dataset:
 
 def _in_order(probabilities: FloatArray, known: Sequence[str], labels: Sequence[str]) -> FloatArray:
     """Columns (N, known) -> (N, C) in the order of `labels`; a class that the system does not know gets 0."""
+    own = known[: probabilities.shape[1]]  # of a continued run's classes, an earlier system knows the first
     ordered = np.zeros((len(probabilities), len(labels)))
-    ordered[:, [labels.index(label) for label in known]] = probabilities
+    ordered[:, [labels.index(label) for label in own]] = probabilities
     return ordered

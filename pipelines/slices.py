@@ -29,8 +29,11 @@ def slices_section(
         targets, predicted, rival: class numbers, each (N,); rival is None where there is no regression.
     """
     words = np.array([len(text.split()) for text in column(test, "text")])
-    parts = [(LENGTH, _quarters(words))] + [(name, column(test, name)) for name in columns]
-    rows = [row for name, values in parts for row in _rows(name, values, targets, predicted, rival)]
+    quarters = _quarters(words)
+    shortest_first = [quarters[i] for i in np.argsort(words, kind="stable")]
+    parts = [(LENGTH, quarters, list(dict.fromkeys(shortest_first)))]
+    parts += [(name, values, _most_frequent(values)) for name in columns for values in [column(test, name)]]
+    rows = [row for part in parts for row in _rows(*part, targets, predicted, rival)]
     large = [row for row in rows if not row["small"]]
     sure = [row for row in large if row["column"] != LENGTH] or large or rows
     worst = min(sure, key=lambda row: row["accuracy"])
@@ -38,7 +41,7 @@ def slices_section(
     return {
         "rows": rows,
         "sentence": f"Lowest accuracy{'' if worst['small'] else f' among slices of at least {SMALL} items'}: "
-        f"{worst['accuracy']:.2f} where {worst['column']} is {worst['value']} ({worst['items']} item{plural}).",
+        f"{worst['accuracy']:.2f} where {worst['column']} = {worst['value']} ({worst['items']} item{plural}).",
         "caveat": f"Slices of fewer than {SMALL} items are marked: their figures may be chance. With many slices, some "
         "look bad by chance alone; compare intervals. Accuracy is shown, since macro-F1 of slices with other class "
         "shares cannot be compared.",
@@ -53,15 +56,21 @@ def _quarters(words: IntArray) -> list[str]:
     return [names[min(int(np.searchsorted(borders, n)), len(names) - 1)] for n in words]
 
 
+def _most_frequent(values: Sequence[str]) -> list[str]:
+    return sorted(value for value, _ in Counter(values).most_common(MOST))
+
+
 def _rows(
-    name: str, values: Sequence[str], targets: IntArray, predicted: IntArray, rival: IntArray | None
+    name: str,
+    values: Sequence[str],
+    listed: Sequence[str],
+    targets: IntArray,
+    predicted: IntArray,
+    rival: IntArray | None,
 ) -> list[dict[str, Any]]:
-    counts = Counter(values)
-    listed = [value for value, _ in counts.most_common(MOST)]
     array = np.array(values, dtype=object)
-    order = sorted(listed, key=lambda value: (int(value.split("–")[0]) if name == LENGTH else 0, value))
     rows = []
-    for value in order:
+    for value in listed:
         own = array == value
         right = int((predicted[own] == targets[own]).sum())
         rows.append(

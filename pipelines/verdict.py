@@ -17,14 +17,17 @@ FEW = 30  # test items of a class below which the report warns
 FEW_VALIDATION = 100  # validation items in all below which it does
 CAVEAT = (
     "The interval is a paired, stratified bootstrap over the groups of the test part (an item without duplicates is "
-    "one), and never narrower than three groups of the rarest class make it. It covers the choice of test items, not "
-    "of training items or seed."
+    "one), widened to what three more or fewer right in the rarest class would make. It covers the choice of test "
+    "items, not of training items or seed."
 )
 
 
-def find_rival(systems: list[SystemScore]) -> SystemScore | None:
-    """The logistic regression with the best validation macro-F1."""
-    regressions = [system for system in systems if _is_regression(system.name)]
+def find_rival(systems: list[SystemScore], main: SystemScore) -> SystemScore | None:
+    """The logistic regression with the best validation macro-F1: of the run of `main`, whose validation part it shares,
+    or of any where that has none."""
+    every = [system for system in systems if _is_regression(system.name)]
+    folder = main.name.rpartition("/")[0]
+    regressions = [system for system in every if system.name.rpartition("/")[0] == folder] or every
     return max(regressions, key=lambda system: system.validation_macro_f1, default=None)
 
 
@@ -33,13 +36,19 @@ def _is_regression(name: str) -> bool:
 
 
 def verdict(
-    main: SystemScore, rival: SystemScore | None, comparisons: list[dict[str, Any]], min_gain: float, splits: Splits
+    main: SystemScore,
+    rival: SystemScore | None,
+    alike: SystemScore | None,
+    comparisons: list[dict[str, Any]],
+    min_gain: float,
+    splits: Splits,
 ) -> dict[str, Any]:
     """The verdict with its sentence, warnings and caveat.
 
     Args:
         main: the fine-tuned system in question.
         rival: see `find_rival`.
+        alike: the same among those trained on as many items as `main`; named where it is another.
         comparisons: those of `main` with every other system among them.
         min_gain: of macro-F1 that would make it worth its cost.
         splits: for the number of items behind it.
@@ -55,12 +64,12 @@ def verdict(
     own = [c for c in comparisons if c["system"] == main.name]
     comparison = next(c for c in own if c["baseline"] == rival.name)
     worth_it = answer(comparison["difference_ci"], min_gain)
-    warnings = _warnings(splits) + _other_answer(own, rival, worth_it, min_gain)
+    like = "" if alike is None or alike is rival else _like_trained(own, alike, rival, min_gain)
     return {
         "worth_it": worth_it,
         "rival": rival.name,
-        "sentence": _sentence(worth_it, comparison, min_gain, len(splits.test)),
-        "warnings": warnings,
+        "sentence": _sentence(worth_it, comparison, min_gain, len(splits.test)) + like,
+        "warnings": _other_answer(own, rival, worth_it, min_gain) + _warnings(splits),
         "caveat": CAVEAT,
     }
 
@@ -83,6 +92,15 @@ def _sentence(worth_it: str, comparison: dict[str, Any], min_gain: float, n_test
     }[worth_it]
 
 
+def _like_trained(own: list[dict[str, Any]], alike: SystemScore, rival: SystemScore, min_gain: float) -> str:
+    comparison = next(c for c in own if c["baseline"] == alike.name)
+    return (
+        f" That rival was trained on {rival.trained_on:,} items; against {alike.name}, the best on validation of "
+        f"those trained on the same {alike.trained_on:,}, the change is {_points(comparison)} "
+        f"({_between(comparison)}), which alone would be “{answer(comparison['difference_ci'], min_gain)}”."
+    )
+
+
 def _other_answer(own: list[dict[str, Any]], rival: SystemScore, worth_it: str, min_gain: float) -> list[str]:
     """A regression that the rule did not choose, but against which the answer would be another."""
     others = [c for c in own if c["baseline"] != rival.name and _is_regression(c["baseline"])]
@@ -100,7 +118,7 @@ def _warnings(splits: Splits) -> list[str]:
     if len(splits.validation) < FEW_VALIDATION:
         warnings.append(f"The rival and the epoch were chosen on only {len(splits.validation)} validation items.")
     counts: IntArray = np.bincount(splits.targets(splits.test), minlength=len(splits.labels))
-    few = [label for label, n in zip(splits.labels, counts.tolist(), strict=True) if n < FEW]
+    few = [label for label, n in zip(splits.labels, counts.tolist(), strict=True) if 0 < n < FEW]
     if few:
         named = ", ".join(few[:5]) + (f" and {len(few) - 5} more" if len(few) > 5 else "")
         warnings.append(

@@ -65,7 +65,7 @@ def compare(
     out: Annotated[Path, typer.Option(help="directory for the report")] = Path("runs/comparison"),
     text: Annotated[str | None, typer.Option(help="column with the text; default: as in training")] = None,
     label: Annotated[str | None, typer.Option(help="column with the label; default: as in training")] = None,
-    learning_curve: Annotated[bool, typer.Option(help="train the first model again on growing shares")] = True,
+    learning_curve: Annotated[bool, typer.Option(help="train the first model again on growing shares: minutes")] = True,
     json_lines: Annotated[bool, typer.Option("--json", help="events as JSON lines")] = False,
 ) -> None:
     """Score finished models and their baselines on a labelled file: the ladder and the report."""

@@ -121,6 +121,7 @@ def _report(
         "max_length": 256,
         "precision": "fp32",
         "bootstrap": 100,
+        "provenance": {"seed": 0, "data_sha256": {"train": "ab" * 32}},
         "min_gain": config.min_gain,
         "training": {"history": history, "best_step": 1, "steps": 2} | training_reading(history),
         "learning_curve": learning_curve_section(points, [s.name for s in drawn], parts, config.min_gain, 100, 0),

@@ -96,7 +96,7 @@ def test_ladder_names_every_system_weakest_at_the_top_with_its_score() -> None:
 
 @pytest.mark.parametrize("main", [system["name"] for system in REPORT["systems"]])
 def test_ladder_marks_the_main_system_only(main: str) -> None:
-    assert charts.ladder(REPORT["systems"], main).count(charts.ACCENT) == 1
+    assert charts.ladder(REPORT["systems"], main).count(charts.ACCENT_OF_PAGE) == 1
     assert charts.ladder(REPORT["systems"], main) != charts.ladder(REPORT["systems"], "another")
 
 
@@ -137,7 +137,7 @@ def test_precision_recall_and_roc_are_drawn_to_scale_the_main_system_solid() -> 
     """Points at (0, 0), (0.5, 1) and (1, 1): the second is halfway to the right and as high as the third."""
     points = [0.0, 0.0], [0.5, 1.0], [1.0, 1.0]
     svg = charts.precision_recall_and_roc([curve("own", "a", *points), curve("rival", "a", *points)], "own")
-    for found in (lines(svg, charts.ACCENT), lines(svg, charts.MUTED, dashed=True)):
+    for found in (lines(svg, charts.ACCENT_OF_PAGE), lines(svg, charts.MUTED, dashed=True)):
         *plots, legend = [line for line in found if len(line) == 3]
         assert len(plots) == 2
         assert legend[0][1] == legend[2][1]
@@ -152,7 +152,9 @@ def test_of_several_classes_each_has_a_colour_and_is_named_once() -> None:
     found = [text for text in texts(CHARTS["curves"](MANY)) if text in MANY["labels"]]
     assert sorted(found) == MANY["labels"]
     svg = CHARTS["curves"](MANY)
-    assert all(lines(svg, color) and lines(svg, color, dashed=True) for color in charts.COLORS[:4])
+    assert all(
+        lines(svg, color) and lines(svg, color, dashed=True) for color in (charts.ACCENT_OF_PAGE, *charts.COLORS[1:4])
+    )
     assert not lines(svg, charts.COLORS[4])
 
 
@@ -177,7 +179,7 @@ def test_reliability_is_drawn_to_scale() -> None:
     """Three bins in equal steps of confidence, the middle one a quarter of the way up from the first to the last."""
     bins = [{"items": 1, "confidence": c, "accuracy": a} for c, a in ((0.5, 0.2), (0.7, 0.4), (0.9, 1.0))]
     svg = charts.reliability({"scaled": False, "after": {"ece": 0.1, "bins": bins}})
-    ((x0, y0), (x1, y1), (x2, y2)) = next(line for line in lines(svg, charts.ACCENT) if len(line) == 3)
+    ((x0, y0), (x1, y1), (x2, y2)) = next(line for line in lines(svg, charts.ACCENT_OF_PAGE) if len(line) == 3)
     assert x1 - x0 == pytest.approx(x2 - x1, rel=1e-4)
     assert y0 - y1 == pytest.approx((y0 - y2) / 4, rel=1e-3)
 
@@ -186,7 +188,7 @@ def test_learning_curve_doubles_in_equal_steps_and_names_sizes_and_systems() -> 
     points = [{"items": n, "macro_f1": f, "macro_f1_ci": [f, f]} for n, f in ((500, 0.5), (1000, 0.6), (2000, 0.7))]
     svg = charts.learning_curve([{"system": "own", "points": points}, {"system": "rival", "points": points[:2]}])
     assert {"500", "1,000", "2,000", "own", "rival"} <= set(texts(svg))
-    ((x0, y0), (x1, y1), (x2, y2)) = next(line for line in lines(svg, charts.ACCENT) if len(line) == 3)
+    ((x0, y0), (x1, y1), (x2, y2)) = next(line for line in lines(svg, charts.ACCENT_OF_PAGE) if len(line) == 3)
     assert x1 - x0 == pytest.approx(x2 - x1, rel=1e-4)
     assert y0 - y1 == pytest.approx(y1 - y2, rel=1e-4)
 

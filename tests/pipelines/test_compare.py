@@ -74,9 +74,10 @@ def test_on_the_runs_own_data_the_report_is_the_same(first: Path, tmp_path: Path
     events = scored([first], first.parent / "toy.csv", tmp_path / "out")
     own, found = without_times(report(first)), without_times(report(tmp_path / "out"))
     assert names(tmp_path / "out") == ["majority", TFIDF, "logistic-regression-embeddings", "fine-tuned"]
+    assert found.pop("provenance")["kind"] == "comparison"
     assert found.pop("data") == {"read": 60, "left_out_because_seen_by_a_model": 48, "test": 12}
     assert table(tmp_path / "out")["text"] == table(first)["text"]
-    assert set(own) - set(found) == {"data", "training"}
+    assert set(own) - set(found) == {"data", "training", "provenance"}
     assert found == {key: own[key] for key in found}
     assert events[-1] == Finished(tmp_path / "out", own["verdict"]["sentence"])
 
@@ -141,7 +142,10 @@ def test_an_unknown_label_is_refused_with_its_line(first: Path, tmp_path: Path) 
     path = write_csv(tmp_path / "odd.csv", rows)
     with pytest.raises(DataError) as caught:
         scored([first], path, tmp_path / "out")
-    assert str(caught.value) == f"{path}, line 6: no model knows the label 'odd'; they know: calm, harsh"
+    assert (
+        str(caught.value)
+        == f"{path}, line 6: no model knows the label 'odd'; they know: calm, harsh; correct the row or remove it"
+    )
     assert [p.name for p in tmp_path.iterdir()] == ["odd.csv"]
 
 
@@ -194,7 +198,8 @@ def test_a_run_whose_start_is_gone_has_no_learning_curve(second: Path, fresh: Pa
     finally:
         first.with_name("away").rename(first)
     told = [event.message for event in events if isinstance(event, Stage) and event.name == "learning curve"]
-    assert told == [f"left out, since the run that the first one started from is gone: {first}: no such directory"]
+    assert told == [f"left out: {first}: no such directory"]
+    assert report(tmp_path / "out")["no_learning_curve"].endswith(f"is gone: {first}: no such directory")
     assert "learning_curve" not in report(tmp_path / "out")
     assert names(tmp_path / "out") == ["majority", TFIDF, f"{TFIDF}-client", "fine-tuned-client"]
 

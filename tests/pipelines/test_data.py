@@ -449,8 +449,8 @@ def test_a_test_file_with_items_seen_before_is_refused(tmp_path: Path, copy: str
     with pytest.raises(DataError) as caught:
         continued(tmp_path, rows(20, start=300), seen(rows(10)), test=test)
     assert str(caught.value) == (
-        f"{test}, line 5: the run of start_from has seen 2 of the test items, or a duplicate or group of them, the "
-        "first of them here; its score on them would flatter it: remove them from the test file"
+        f"{test}, line 5: the run of start_from has seen 2 of the test items or duplicates of them, the first of "
+        "them here; its score on them would flatter it: remove them from the test file"
     )
 
 

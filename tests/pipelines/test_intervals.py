@@ -34,7 +34,10 @@ def test_every_resample_scores_as_scikit_learn_does(monkeypatch: pytest.MonkeyPa
         np.repeat(np.arange(40), times.astype(int)) for chunk in bootstrap._draws(np.arange(40)) for times in chunk
     ]
     assert len(drawn) == 25
-    expected = [f1_score(targets[i], predicted[i], average="macro", zero_division=0.0) for i in drawn]
+    expected = [
+        f1_score(targets[i], predicted[i], labels=np.unique(targets[i]), average="macro", zero_division=0.0)
+        for i in drawn
+    ]
     np.testing.assert_allclose(scores["macro_f1"], expected)
     np.testing.assert_allclose(scores["accuracy"], [accuracy_score(targets[i], predicted[i]) for i in drawn])
 
@@ -103,6 +106,18 @@ def test_copies_are_no_further_evidence() -> None:
     np.testing.assert_allclose(copied["macro_f1"], once)
     alone = of_single_items(np.repeat(targets, 5), 2, 2000, 0).scores(np.repeat(predicted, 5))
     assert np.diff(interval(alone["macro_f1"])) < 0.6 * np.diff(interval(once))
+
+
+def test_groups_of_several_classes_make_intervals_wider_and_not_narrower() -> None:
+    """60 authors of 12 items each, of ten classes: hardly two of them have the same classes."""
+    rng = np.random.default_rng(0)
+    authors = np.repeat(np.arange(60), 12)
+    targets = rng.integers(0, 10, 720)
+    skill = rng.uniform(0.4, 1.0, 60)[authors]
+    predicted = np.where(rng.random(720) < skill, targets, (targets + 1) % 10)
+    grouped = Bootstrap(targets, authors, 10, 500, 0).scores(predicted)["accuracy"]
+    single = of_single_items(targets, 10, 500, 0).scores(predicted)["accuracy"]
+    assert np.diff(interval(grouped)) > 1.2 * np.diff(interval(single))
 
 
 def test_pairs_are_drawn_whole_and_single_items_for_single_items() -> None:

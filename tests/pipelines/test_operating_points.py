@@ -188,6 +188,8 @@ def test_points_by_hand() -> None:
         "recall": 5 / 6,
         "recall_ci": wilson[5, 6],
         "holds": True,
+        "base_rate": 0.75,
+        "idle": True,  # the interval of 5 of 6 holds 0.75
     }
     assert precision["validation"]["flagged_per_10000"] == 5000
     assert precision["validation"]["recall_ci"] == wilson[20, 20]
@@ -199,10 +201,13 @@ def test_points_by_hand() -> None:
         "recall": 0.0,
         "recall_ci": list(binomtest(0, 2).proportion_ci(method="wilson")),
         "holds": None,
+        "base_rate": 0.25,
+        "idle": True,
     }
     assert [point["test"]["holds"] for point in section["points"]] == [False, False, True, True]
     assert section["sentence"] == (
-        "4 of 4 wanted figures can be promised with 40 validation items; 2 of them hold on the test part."
+        "4 of 4 wanted figures can be promised with 40 validation items; 2 of them hold on the test part. "
+        "4 of them flag hardly better than chance: see the notes."
     )
 
 
@@ -218,7 +223,7 @@ def test_a_wish_beyond_the_items_says_why_it_is_not_granted() -> None:
         "wanted": "precision",
         "aim": 0.95,
         "threshold": None,
-        "reason": "10 validation items of this class do not prove it; more of them may",
+        "reason": "no threshold reaches it on the validation part with 95% confidence",
     }
 
 
@@ -228,7 +233,8 @@ def test_a_class_without_validation_items_is_promised_nothing() -> None:
     points = operating_points(("a", "b", "c"), part, part, (0.05,))["points"]
     assert {point["class"] for point in points if point["threshold"] is not None} == {"a", "b"}
     assert {point["reason"] for point in points if point["class"] == "c"} == {
-        "0 validation items of this class do not prove it; more of them may"
+        "no threshold reaches it on the validation part with 95% confidence",
+        "0 validation items of this class; 1 are needed, were all of them found",
     }
 
 
@@ -238,5 +244,5 @@ def test_what_cannot_be_measured_on_test_neither_holds_nor_fails() -> None:
     section = operating_points(("a", "b"), validation, two_classes(np.full(4, 0.3), [0] * 4), (0.8,))
     of_b = [point["test"] for point in section["points"] if point["class"] == "b"]
     nothing: dict[str, Any] = dict.fromkeys(("precision", "precision_ci", "recall", "recall_ci", "holds"))
-    assert of_b == [{"items": 4, "flagged_per_10000": 0} | nothing] * 2
+    assert of_b == [{"items": 4, "flagged_per_10000": 0, "base_rate": 0.0, "idle": False} | nothing] * 2
     assert section["sentence"].endswith("; 0 of them hold on the test part.")

@@ -198,7 +198,7 @@ def test_every_section_is_there_once_and_the_links_lead_to_all_of_them() -> None
     links, sections = anchors(plain_page())
     assert sections == {
         "verdict", "ladder", "thresholds", "slices", "mistakes", "learning", "classes", "curves", "calibration",
-        "training", "costs", "data", "config",
+        "training", "costs", "data", "provenance", "config",
     }  # fmt: skip
     assert sorted(links) == sorted(sections)
 
@@ -236,8 +236,9 @@ def test_figures_of_the_systems_are_those_of_the_report() -> None:
         metrics = system["metrics"]
         low, high = metrics["macro_f1_ci"]
         assert cells[row + 1] == "4"
-        assert cells[row + 3] == f"{metrics['macro_f1']:.3f} {low:.3f}–{high:.3f}"
-        assert cells[row + 4 : row + 7] == [f"{metrics[name]:.3f}" for name in ("roc_auc", "pr_auc", "ece")]
+        assert cells[row + 2] == f"{system['validation_macro_f1']:.3f}"
+        assert cells[row + 4] == f"{metrics['macro_f1']:.3f} {low:.3f}–{high:.3f}"
+        assert cells[row + 5 : row + 8] == [f"{metrics[name]:.3f}" for name in ("roc_auc", "pr_auc", "ece")]
         costs = cells.index(system["name"], cells.index("Memory"))
         assert cells[costs + 1 : costs + 5] == ["1.5 s", "200", "3 MiB", "2 KiB"]
     for comparison in values["comparisons"]:
@@ -272,12 +273,13 @@ def test_thresholds_are_those_of_the_report() -> None:
     assert all(point["threshold"] is not None for point in points)
     points[1] |= {"threshold": None, "reason": "too few"}
     cells = page(values).cells
-    start = cells.index("Holds") + 1
-    first, test = cells[start : start + 7], points[0]["test"]
+    start = cells.index("Holds") + 2
+    first, test = cells[start : start + 8], points[0]["test"]
     assert first[:3] == ["a", "precision ≥ 0.80", f"{points[0]['threshold']:.3f}"]
     assert first[3].startswith(f"{test['precision']:.3f} ")
-    assert first[5:] == [f"{test['flagged_per_10000']:,}", "yes" if test["holds"] else "no"]
-    assert cells[start + 7 : start + 10] == ["a", "precision ≥ 0.95", "none: too few"]
+    note = f"hardly better than flagging at random ({test['base_rate']:.2f} are of the class)" if test["idle"] else ""
+    assert first[5:] == [f"{test['flagged_per_10000']:,}", "yes" if test["holds"] else "no", note]
+    assert cells[start + 8 : start + 11] == ["a", "precision ≥ 0.95", "none: too few"]
 
 
 def test_of_many_classes_only_thresholds_that_can_be_promised_are_listed() -> None:
@@ -392,7 +394,7 @@ def test_warnings_empty_names_small_slices_and_undefined_areas_are_shown() -> No
     parsed = page(values)
     assert [text for _, text in parsed.texts if text in ("First.", "Second.")] == ["First.", "Second."]
     assert parsed.cells[parsed.cells.index("(empty)") + 5] == "few items"
-    assert parsed.cells[parsed.cells.index("majority") + 4 :][:2] == ["–", "–"]
+    assert parsed.cells[parsed.cells.index("majority") + 5 :][:2] == ["–", "–"]
 
 
 @pytest.mark.parametrize("name", ["systems", "main"])

@@ -477,9 +477,9 @@ def test_another_backbone_is_refused(chain: Path, tmp_path: Path) -> None:
 
 
 def test_what_is_no_run_cannot_be_continued(chain: Path, tmp_path: Path) -> None:
-    with pytest.raises(RunDirectoryError, match="nowhere: no such directory"):
+    with pytest.raises(ConfigError, match=r"start_from: .*nowhere: no such directory; expected the directory of"):
         runs.run(client_config(tmp_path, tmp_path / "nowhere"), tmp_path / "out")
-    with pytest.raises(RunDirectoryError, match="tiny: not a complete run directory"):
+    with pytest.raises(ConfigError, match="tiny: not a complete run directory"):
         runs.run(client_config(tmp_path, chain / "tiny"), tmp_path / "out")
     assert not list(tmp_path.glob("out*"))
 

@@ -100,15 +100,13 @@ def test_the_sentence_names_the_worst_slice_that_is_not_small() -> None:
     lengths = [1] * 11 + [9 if r else 1 for r in right[11:]]
     found = section(of_lengths(lengths, source=values), right, ("source",))
     assert rows_of(found, LENGTH)["1–1"]["accuracy"] == 11 / 30
-    assert found["sentence"] == (
-        "Lowest accuracy among slices of at least 30 items: 0.75 where source is b (40 items)."
-    )
+    assert found["sentence"] == ("Lowest accuracy among slices of at least 30 items: 0.75 where source = b (40 items).")
 
 
 def test_without_columns_or_with_small_ones_the_sentence_names_a_length() -> None:
     right = [1] * 50 + [0] * 10 + [1] * 30
     lengths = [1] * 50 + [2] * 40
-    expected = "Lowest accuracy among slices of at least 30 items: 0.75 where length (words) is 2–2 (40 items)."
+    expected = "Lowest accuracy among slices of at least 30 items: 0.75 where length (words) = 2–2 (40 items)."
     assert section(of_lengths(lengths), right)["sentence"] == expected
     small = [str(number // 3) for number in range(90)]
     assert section(of_lengths(lengths, source=small), right, ("source",))["sentence"] == expected
@@ -116,4 +114,4 @@ def test_without_columns_or_with_small_ones_the_sentence_names_a_length() -> Non
 
 def test_where_all_slices_are_small_the_sentence_says_no_more_than_it_can() -> None:
     found = section(of_lengths([1] * 8, source=["a", "b"] * 4), [1, 0, 1, 1, 1, 0, 1, 1], ("source",))
-    assert found["sentence"] == "Lowest accuracy: 0.50 where source is b (4 items)."
+    assert found["sentence"] == "Lowest accuracy: 0.50 where source = b (4 items)."
