@@ -13,6 +13,7 @@ Reading order (each module may import those before it, never those after)::
     checkpoint -> train                resumable state on disk; the one training loop, which yields events
     baselines                          majority and three logistic regressions
     artifacts, saved_run               the run directory: complete or absent; read back
+    provenance                         what a run comes from
     tune, score                        one fine-tuning; one trained system on validation and test
     verdict                            was it worth it
     calibration, operating_points      temperature; thresholds for a wanted precision or recall

@@ -19,14 +19,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from datasets import Dataset, concatenate_datasets
 from filelock import FileLock, Timeout
 
 from pipelines import durable
 from pipelines.config import RunConfig
 from pipelines.errors import RunDirectoryError
-from pipelines.records import Event
+from pipelines.records import COMMON, Event, Splits, SystemScore
 
 CHECKPOINTS = "checkpoints"
+SEEN = "training_items.parquet"  # every item that a run was trained or validated on, with its part
 _IDENTITY = "identity.json"  # of an unfinished run
 _PACKAGES = ("torch", "transformers", "accelerate", "peft", "datasets", "scikit-learn", "numpy")
 
@@ -143,6 +145,26 @@ def environment() -> dict[str, Any]:
 def size_bytes(path: Path) -> int:
     """Size of all files below a directory."""
     return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+
+
+def predictions(splits: Splits, systems: list[SystemScore]) -> Dataset:
+    """Test items with every system's label and probabilities (C values in the order of the labels)."""
+    values = splits.test.remove_columns("group")[:]
+    for system in systems:
+        values[system.name] = [splits.labels[number] for number in system.probabilities.argmax(axis=1)]
+        values[f"{system.name}/probabilities"] = system.probabilities.tolist()
+    return Dataset.from_dict(values)
+
+
+def seen_items(splits: Splits) -> Dataset:
+    """Everything that this run and those before it were trained or validated on, with its part."""
+    earlier = splits.earlier
+    parts = [] if earlier is None else [Dataset.from_dict(earlier[:] | {"origin": ["earlier"] * len(earlier)})]
+    for name in ("train", "validation"):
+        values = getattr(splits, name).select_columns(list(COMMON))[:]
+        n = len(values["text"])
+        parts.append(Dataset.from_dict(values | {"part": [name] * n, "origin": ["own"] * n}))
+    return concatenate_datasets(parts)
 
 
 def _differences(before: dict[str, Any], now: dict[str, Any]) -> set[str]:

@@ -14,7 +14,7 @@ from datasets import Dataset
 from filelock import FileLock, Timeout
 
 from pipelines import durable
-from pipelines.artifacts import CHECKPOINTS, environment, refuse_existing
+from pipelines.artifacts import CHECKPOINTS, environment, predictions, refuse_existing
 from pipelines.config import CURVE_SHARES, DataConfig, SplitFile
 from pipelines.data import read_items
 from pipelines.device import Precision, resolve_precision, start_accelerator
@@ -22,11 +22,11 @@ from pipelines.duplicates import group_items
 from pipelines.errors import ConfigError, DataError, Interrupted, RunDirectoryError
 from pipelines.evaluate import compare_systems
 from pipelines.learning_curve import add_curve, tuned_points
+from pipelines.provenance import data_sha256
 from pipelines.records import COMMON, Event, Finished, Splits, Stage, SystemScore, column
 from pipelines.report import render_html
-from pipelines.run import data_sha256, predictions, scored
 from pipelines.saved_run import SavedRun
-from pipelines.score import predictor, score_saved
+from pipelines.score import predictor, score_saved, scored
 from pipelines.tables import read_table, unit_of
 from pipelines.weights import weights_sha256
 

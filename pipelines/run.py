@@ -7,36 +7,52 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow.parquet as pq
 from accelerate import Accelerator
-from datasets import Dataset, concatenate_datasets
+from datasets import Dataset
 
 from pipelines import lora
-from pipelines.artifacts import CHECKPOINTS, RunDirectory, environment, refuse_existing, size_bytes
+from pipelines.artifacts import (
+    CHECKPOINTS,
+    SEEN,
+    RunDirectory,
+    environment,
+    predictions,
+    refuse_existing,
+    seen_items,
+    size_bytes,
+)
 from pipelines.backbones import Backbone, load_text_backbone
 from pipelines.calibration import choose_temperature
 from pipelines.card import model_card
 from pipelines.checkpoint import Checkpoints
-from pipelines.config import RunConfig, SplitFile, auto_learning_rate
+from pipelines.config import RunConfig, auto_learning_rate
 from pipelines.data import load_splits
-from pipelines.device import Precision, device, resolve_precision, start_accelerator
+from pipelines.device import Precision, resolve_precision, start_accelerator
 from pipelines.durable import write_json
 from pipelines.errors import ConfigError, Interrupted, RunDirectoryError
 from pipelines.evaluate import FINE_TUNED, compare_systems
 from pipelines.learning_curve import add_curve, tuned_points
 from pipelines.memory import PeakMemory
-from pipelines.metrics import macro_f1
 from pipelines.predict import predict_logits
+from pipelines.provenance import provenance_of
 from pipelines.reading import training_reading
-from pipelines.records import COMMON, Event, Finished, Scored, Splits, Stage, Step, SystemScore, Validation, column
+from pipelines.records import Event, Finished, Splits, Stage, Step, SystemScore, Validation, column
 from pipelines.report import render_html
-from pipelines.saved_run import SEEN, SavedRun
-from pipelines.score import CLIENT, all_trained_on, fit_baseline, keep_baseline, predictor, score, score_saved
+from pipelines.saved_run import SavedRun
+from pipelines.score import (
+    CLIENT,
+    all_trained_on,
+    fit_baseline,
+    keep_baseline,
+    predictor,
+    score,
+    score_saved,
+    scored,
+)
 from pipelines.train import Progress
 from pipelines.trunk import Trunk
 from pipelines.tune import finished_model, freeze_depth, prepare, tune
-from pipelines.weights import sha256_file
 
 
 def finetune(
@@ -71,7 +87,7 @@ def finetune(
     accelerator = start_accelerator(precision, config.training.trackers, run.partial)
     config = _resolved(config, trunk, precision, accelerator, out)
     if accelerator.is_main_process:
-        run.open(config, _provenance(config, splits, trunk.backbone, start, precision), resume)
+        run.open(config, provenance_of(config, splits, trunk.backbone, start, precision), resume)
     accelerator.wait_for_everyone()
     try:
         yield from _finetune(config, splits, trunk, start, precision, accelerator, run, stop)
@@ -122,7 +138,7 @@ def _finetune(
     systems.append(tuned)
 
     yield Stage("report", "scoring the test part")
-    provenance = _provenance(config, splits, trunk.backbone, start, precision) | environment()
+    provenance = provenance_of(config, splits, trunk.backbone, start, precision) | environment()
     report = _describe(config, trunk, start, progress, precision, provenance) | compare_systems(
         splits, systems, tuned.name, config.evaluation, config.training.seed, temperature, config.data.slices
     )
@@ -276,13 +292,6 @@ def _lower_rungs(
     return rungs | {kind + CLIENT: fitted(kind, CLIENT, items) for kind in regressions}
 
 
-def scored(system: SystemScore, splits: Splits) -> Scored:
-    """The event that says how a system did on the test part."""
-    targets = splits.targets(splits.test)
-    predicted = system.probabilities.argmax(axis=1)
-    return Scored(system.name, float(np.mean(predicted == targets)), macro_f1(targets, predicted))
-
-
 def _describe(
     config: RunConfig,
     trunk: Trunk,
@@ -318,50 +327,3 @@ def _write_report(
     html = render_html(report, title, config.to_yaml())
     (run.partial / "report.html").write_text(html, encoding="utf-8")
     (run.partial / "README.md").write_text(model_card(report, config, title), encoding="utf-8")
-
-
-def seen_items(splits: Splits) -> Dataset:
-    """Everything that this run and those before it were trained or validated on, with its part."""
-    earlier = splits.earlier
-    parts = [] if earlier is None else [Dataset.from_dict(earlier[:] | {"origin": ["earlier"] * len(earlier)})]
-    for name in ("train", "validation"):
-        values = getattr(splits, name).select_columns(list(COMMON))[:]
-        n = len(values["text"])
-        parts.append(Dataset.from_dict(values | {"part": [name] * n, "origin": ["own"] * n}))
-    return concatenate_datasets(parts)
-
-
-def predictions(splits: Splits, systems: list[SystemScore]) -> Dataset:
-    """Test items with every system's label and probabilities (C values in the order of the labels)."""
-    values = splits.test.remove_columns("group")[:]
-    for system in systems:
-        values[system.name] = [splits.labels[number] for number in system.probabilities.argmax(axis=1)]
-        values[f"{system.name}/probabilities"] = system.probabilities.tolist()
-    return Dataset.from_dict(values)
-
-
-def _provenance(
-    config: RunConfig, splits: Splits, backbone: Backbone, start: SavedRun | None, precision: Precision
-) -> dict[str, Any]:
-    """What manifest.json says about where the run comes from."""
-    parts = {n: p.path for n in ("train", "validation", "test") if isinstance(p := getattr(config.data, n), SplitFile)}
-    weights = backbone.weights
-    base = {"name": config.backbone.name, "revision": weights.revision, "sha256": weights.sha256}
-    return {
-        "kind": "run",
-        "labels": list(splits.labels),
-        "seed": config.training.seed,
-        "precision": precision,
-        "device": str(device()),
-        "processes": config.training.processes,
-        "data_sha256": {name: data_sha256(path) for name, path in parts.items()},
-        "backbone": base if start is None else start.manifest["backbone"],
-        "start_from": None if start is None else {"name": start.path.name, "sha256": weights.sha256},
-    }
-
-
-def data_sha256(path: Path) -> str | dict[str, str]:
-    """Digest of a data file, or of every file of a folder."""
-    if path.is_file():
-        return sha256_file(path)
-    return {p.relative_to(path).as_posix(): sha256_file(p) for p in sorted(path.rglob("*")) if p.is_file()}

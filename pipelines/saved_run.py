@@ -10,13 +10,12 @@ import pyarrow.parquet as pq
 from datasets import Dataset
 
 from pipelines import durable
+from pipelines.artifacts import SEEN
 from pipelines.backbones import Backbone, load_saved_model, load_text_backbone
 from pipelines.baselines import Baseline, load_baseline
 from pipelines.config import load_config
 from pipelines.device import Precision
 from pipelines.errors import RunDirectoryError
-
-SEEN = "training_items.parquet"  # every item that a run was trained or validated on, with its part
 
 
 class SavedRun:

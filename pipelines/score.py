@@ -19,7 +19,7 @@ from pipelines.durable import discard
 from pipelines.memory import PeakMemory
 from pipelines.metrics import macro_f1
 from pipelines.predict import predict_probabilities
-from pipelines.records import COMMON, Costs, FloatArray, Splits, SystemScore, column
+from pipelines.records import COMMON, Costs, FloatArray, Scored, Splits, SystemScore, column
 from pipelines.saved_run import SavedRun
 
 CLIENT = "-client"  # suffix of what was trained on the items of a `start_from` run and on the new ones
@@ -123,6 +123,13 @@ def trained_baseline(
         baseline.fit(texts, targets, groups, len(splits.labels), seed)
     baseline.details |= {"train_seconds": time.perf_counter() - started, "peak_memory_bytes": peak.bytes}
     return baseline
+
+
+def scored(system: SystemScore, splits: Splits) -> Scored:
+    """The event that says how a system did on the test part."""
+    targets = splits.targets(splits.test)
+    predicted = system.probabilities.argmax(axis=1)
+    return Scored(system.name, float(np.mean(predicted == targets)), macro_f1(targets, predicted))
 
 
 def all_trained_on(splits: Splits) -> Dataset:
