@@ -277,7 +277,7 @@ def test_thresholds_are_those_of_the_report() -> None:
     first, test = cells[start : start + 8], points[0]["test"]
     assert first[:3] == ["a", "precision ≥ 0.80", f"{points[0]['threshold']:.3f}"]
     assert first[3].startswith(f"{test['precision']:.3f} ")
-    note = f"hardly better than flagging at random ({test['base_rate']:.2f} are of the class)" if test["idle"] else ""
+    note = f"hardly better than chance: {test['base_rate']:.2f} are of the class" if test["idle"] else ""
     assert first[5:] == [f"{test['flagged_per_10000']:,}", "yes" if test["holds"] else "no", note]
     assert cells[start + 8 : start + 11] == ["a", "precision ≥ 0.95", "none: too few"]
 
