@@ -229,7 +229,7 @@ def test_tab_reaches_skip_link_then_sections_then_every_region_in_order(show: Ca
     links = [name for tag, name in reached if tag == "a"]
     assert links == [f"#{name}" for name in (
         "verdict", "ladder", "thresholds", "slices", "mistakes", "learning", "classes", "curves", "calibration",
-        "training", "costs", "data", "config",
+        "training", "costs", "data", "provenance", "config",
     )]  # fmt: skip
     captions = [name for tag, name in reached if tag == "div"]
     assert captions == [f"{name}-caption" for name in (
@@ -327,7 +327,7 @@ def test_print_leaves_the_navigation_out_and_nothing_else(show: Callable[..., Wa
     assert not page.locator("nav").is_visible()
     assert not page.locator("a.skip").is_visible()
     assert all(section.is_visible() for section in page.locator("section").all())
-    assert page.locator("section").count() == 13
+    assert page.locator("section").count() == 14
     assert set(page.evaluate("[...document.querySelectorAll('.scroll')].map(e => getComputedStyle(e).overflowX)")) == {
         "visible"
     }
