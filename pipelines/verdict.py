@@ -69,7 +69,7 @@ def verdict(
         "worth_it": worth_it,
         "rival": rival.name,
         "sentence": _sentence(worth_it, comparison, min_gain, len(splits.test)) + like,
-        "warnings": _other_answer(own, rival, worth_it, min_gain) + _warnings(splits),
+        "warnings": _other_answer(own, [rival, alike or rival], worth_it, min_gain) + _warnings(splits),
         "caveat": CAVEAT,
     }
 
@@ -101,9 +101,10 @@ def _like_trained(own: list[dict[str, Any]], alike: SystemScore, rival: SystemSc
     )
 
 
-def _other_answer(own: list[dict[str, Any]], rival: SystemScore, worth_it: str, min_gain: float) -> list[str]:
-    """A regression that the rule did not choose, but against which the answer would be another."""
-    others = [c for c in own if c["baseline"] != rival.name and _is_regression(c["baseline"])]
+def _other_answer(own: list[dict[str, Any]], named: list[SystemScore], worth_it: str, min_gain: float) -> list[str]:
+    """A regression that the sentence does not name, but against which the answer would be another."""
+    names = {system.name for system in named}
+    others = [c for c in own if c["baseline"] not in names and _is_regression(c["baseline"])]
     closest = min(others, key=lambda c: float(c["difference"]), default=None)
     if closest is None or answer(closest["difference_ci"], min_gain) == worth_it:
         return []
