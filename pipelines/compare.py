@@ -186,6 +186,7 @@ def _rungs(
 def _report(
     runs: list[SavedRun], main: str, splits: Splits, systems: list[SystemScore], data: Path, precision: Precision
 ) -> dict[str, Any]:
+    """report.json: what the first run says of itself, and the comparison."""
     first = runs[0]
     saved, config = first.report, first.config
     temperature = saved["calibration"]["temperature"], saved["calibration"]["reason"]

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 from datasets import Dataset, concatenate_datasets
+from numpy.typing import NDArray
 from sklearn.utils import resample
 
 from pipelines.config import DataConfig, SplitFile
@@ -298,15 +299,21 @@ def _cut(items: Dataset, pool: IntArray, fraction: float, seed: int, barred: Int
         return kept, pool
     groups = np.array(column(items, "group"))[pool]
     labels = np.array(column(items, "label"))[pool]
-    members: dict[int, set[str]] = {}
-    for group, label in zip(groups.tolist(), labels.tolist(), strict=True):
-        members.setdefault(group, set()).add(label)
+    members = labels_of_groups(groups, labels)
     strata = number_by([tuple(sorted(names)) for names in members.values()])
     size = max(1, round(fraction * len(members)))
     cut = resample(list(members), replace=False, n_samples=size, stratify=strata, random_state=seed)
     cut = [*cut, *_of_missing_labels(members, cut, seed)]
     inside = np.isin(groups, cut)
     return np.sort(np.concatenate([kept, pool[~inside]])), pool[inside]
+
+
+def labels_of_groups(groups: IntArray, labels: NDArray[Any]) -> dict[int, set[str]]:
+    """The labels of every group, in order of first appearance; both arguments (N,)."""
+    members: dict[int, set[str]] = {}
+    for group, label in zip(groups.tolist(), labels.tolist(), strict=True):
+        members.setdefault(group, set()).add(label)
+    return members
 
 
 def _of_missing_labels(members: dict[int, set[str]], cut: list[int], seed: int) -> list[int]:

@@ -44,10 +44,11 @@ class Bootstrap:
         """Accuracy and macro-F1 of every resample, each (R,), for predictions (N,)."""
         C = self.classes
         number = np.unique(self.groups, return_inverse=True)[1]
-        cells = coo_array((np.ones(len(number)), (number, self.targets * C + predicted)), (number.max() + 1, C * C))
+        one_each = np.ones(len(number)), (number, self.targets * C + predicted)
+        cells = coo_array(one_each, (number.max() + 1, C * C)).tocsr()
         accuracy, macro = [], []
         for times in self._draws(number):
-            counts = (times @ cells.tocsr()).reshape(-1, C, C)
+            counts = (times @ cells).reshape(-1, C, C)
             right = np.diagonal(counts, axis1=1, axis2=2)
             own = counts.sum(axis=2)
             f1 = np.divide(2 * right, own + counts.sum(axis=1), out=np.full(right.shape, np.nan), where=own > 0)

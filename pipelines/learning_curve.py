@@ -19,14 +19,15 @@ from sklearn.utils import resample
 from pipelines.backbones import Backbone
 from pipelines.checkpoint import Checkpoints
 from pipelines.config import EvaluationConfig, RunConfig
+from pipelines.data import labels_of_groups
 from pipelines.device import Precision
 from pipelines.duplicates import number_by
 from pipelines.intervals import Bootstrap, interval
 from pipelines.metrics import macro_f1
 from pipelines.predict import predict_probabilities
-from pipelines.records import Event, IntArray, Splits, Stage, Step, SystemScore, column
+from pipelines.records import CLIENT, Event, IntArray, Splits, Stage, Step, SystemScore, column
 from pipelines.saved_run import SavedRun
-from pipelines.score import CLIENT, all_trained_on, trained_baseline
+from pipelines.score import all_trained_on, trained_baseline
 from pipelines.tune import finished_model, prepare, tune
 from pipelines.verdict import find_rival
 
@@ -57,9 +58,7 @@ def nested_shares(items: Dataset, shares: tuple[float, ...], seed: int) -> list[
     """
     groups = np.array(column(items, "group"))
     labels = np.array(column(items, "label"))
-    members: dict[int, set[str]] = {}
-    for group, label in zip(groups.tolist(), labels.tolist(), strict=True):
-        members.setdefault(group, set()).add(label)
+    members = labels_of_groups(groups, labels)
     names = np.array(sorted(members))
     strata = number_by([tuple(sorted(members[group])) for group in names.tolist()])
     parts: list[Dataset] = []

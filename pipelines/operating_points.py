@@ -68,8 +68,7 @@ def precision_threshold(scores: FloatArray, truth: IntArray, aim: float) -> floa
     hits = np.cumsum(truth[order])
     flagged = np.arange(1, len(scores) + 1)
     last_of_ties = np.append(scores[order][1:] != scores[order][:-1], True)
-    fewest = int(np.ceil(np.log(1 - LEVEL) / np.log(aim)))  # flagged items below which even all right is too few
-    chain = np.flatnonzero(last_of_ties & (flagged >= fewest))
+    chain = np.flatnonzero(last_of_ties & (flagged >= _fewest(aim)))
     holds = lower_bound(hits[chain], flagged[chain]) >= aim
     passed = len(holds) if holds.all() else int(holds.argmin())
     return float(scores[order][chain[passed - 1]]) if passed else None
@@ -110,10 +109,14 @@ def _measured(scores: FloatArray, truth: IntArray, threshold: float, kind: str, 
     return values | {"holds": None if reached is None else reached >= aim, "base_rate": base, "idle": idle}
 
 
+def _fewest(aim: float) -> int:
+    """Items below which a wanted share cannot be proved, even if all are right."""
+    return math.ceil(math.log(1 - LEVEL) / math.log(aim))
+
+
 def _reason(own: int, kind: str, aim: float) -> str:
-    fewest = math.ceil(math.log(1 - LEVEL) / math.log(aim))
-    if kind == "recall" and own < fewest:
-        return f"{own} validation items of this class; {fewest} are needed, were all of them found"
+    if kind == "recall" and own < _fewest(aim):
+        return f"{own} validation items of this class; {_fewest(aim)} are needed, were all of them found"
     return "no threshold reaches it on the validation part with 95% confidence"
 
 

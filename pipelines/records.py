@@ -14,6 +14,7 @@ IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
 
 
+CLIENT = "-client"  # suffix of a system trained on the items of a `start_from` run and on the new ones
 COMMON = ("text", "label", "id", "group", "line")  # columns that the items of any two runs share
 
 

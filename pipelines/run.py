@@ -37,11 +37,10 @@ from pipelines.memory import PeakMemory
 from pipelines.predict import predict_logits
 from pipelines.provenance import provenance_of
 from pipelines.reading import training_reading
-from pipelines.records import Event, Finished, Splits, Stage, Step, SystemScore, Validation, column
+from pipelines.records import CLIENT, Event, Finished, Splits, Stage, Step, SystemScore, Validation, column
 from pipelines.report import render_html
 from pipelines.saved_run import SavedRun
 from pipelines.score import (
-    CLIENT,
     all_trained_on,
     fit_baseline,
     keep_baseline,
@@ -86,11 +85,12 @@ def finetune(
     run = RunDirectory(out)
     accelerator = start_accelerator(precision, config.training.trackers, run.partial)
     config = _resolved(config, trunk, precision, accelerator, out)
+    provenance = provenance_of(config, splits, trunk.backbone, start, precision)
     if accelerator.is_main_process:
-        run.open(config, provenance_of(config, splits, trunk.backbone, start, precision), resume)
+        run.open(config, provenance, resume)
     accelerator.wait_for_everyone()
     try:
-        yield from _finetune(config, splits, trunk, start, precision, accelerator, run, stop)
+        yield from _finetune(config, splits, trunk, start, precision, provenance, accelerator, run, stop)
     except (Interrupted, GeneratorExit):
         run.close()
         raise
@@ -106,6 +106,7 @@ def _finetune(
     trunk: Trunk,
     start: SavedRun | None,
     precision: Precision,
+    provenance: dict[str, Any],
     accelerator: Accelerator,
     run: RunDirectory,
     stop: Callable[[], bool],
@@ -138,8 +139,7 @@ def _finetune(
     systems.append(tuned)
 
     yield Stage("report", "scoring the test part")
-    provenance = provenance_of(config, splits, trunk.backbone, start, precision) | environment()
-    report = _describe(config, trunk, start, progress, precision, provenance) | compare_systems(
+    report = _describe(config, trunk, start, progress, precision, provenance | environment()) | compare_systems(
         splits, systems, tuned.name, config.evaluation, config.training.seed, temperature, config.data.slices
     )
     add_curve(report, smaller, systems, splits, config.evaluation, config.training.seed, pretrained, precision)

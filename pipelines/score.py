@@ -22,8 +22,6 @@ from pipelines.predict import predict_probabilities
 from pipelines.records import COMMON, Costs, FloatArray, Scored, Splits, SystemScore, column
 from pipelines.saved_run import SavedRun
 
-CLIENT = "-client"  # suffix of what was trained on the items of a `start_from` run and on the new ones
-
 Predict = Callable[[Sequence[str]], FloatArray]
 
 

@@ -127,6 +127,14 @@ def continue_text_backbone(path: Path, name: str, labels: Sequence[str], max_len
     if tuple(labels[: len(known)]) != known:
         raise BackboneError(f"{path}: expected its labels {', '.join(known)} first, found {', '.join(labels)}")
     torch.manual_seed(seed)
+    model = saved.model if len(labels) == len(known) else _with_more_labels(saved, path, labels)
+    backbone = TextBackbone(model, saved.tokenizer, name, saved.weights)
+    backbone.tokenizer.model_max_length = min(max_length, _positions(model))
+    return backbone
+
+
+def _with_more_labels(saved: TextBackbone, path: Path, labels: Sequence[str]) -> PreTrainedModel:
+    """The saved model with new rows after those that it has, in every tensor whose shape depends on C."""
     with _quiet():
         model, _ = _from_pretrained(
             path,
@@ -139,10 +147,9 @@ def continue_text_backbone(path: Path, name: str, labels: Sequence[str], max_len
     grown, old = model.state_dict(), saved.model.state_dict()
     with torch.no_grad():
         for key in (key for key in grown if grown[key].shape != old[key].shape):
-            grown[key][: len(known)] = old[key]
-    backbone = _with_tokenizer(model, name, saved.weights)
-    backbone.tokenizer.model_max_length = min(max_length, _positions(model))
-    return backbone
+            grown[key][: len(saved.labels)] = old[key]
+    model.config.pad_token_id = saved.model.config.pad_token_id
+    return model
 
 
 def load_saved_model(path: Path) -> TextBackbone:

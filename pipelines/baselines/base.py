@@ -18,7 +18,7 @@ from pipelines.baselines.manual import ManualFeatures
 from pipelines.baselines.tfidf import TfidfFeatures
 from pipelines.device import Precision
 from pipelines.errors import RunDirectoryError
-from pipelines.records import FloatArray, IntArray
+from pipelines.records import CLIENT, FloatArray, IntArray
 
 
 class Baseline(Protocol):
@@ -64,7 +64,7 @@ def load_baseline(path: Path, backbone: Backbone, precision: Precision) -> Basel
         RunDirectoryError: not a baseline's directory, or of another backbone.
     """
     try:
-        baseline = make_baseline(path.name.removesuffix("-client"), backbone, precision)
+        baseline = make_baseline(path.name.removesuffix(CLIENT), backbone, precision)
         baseline.load(path)
     except (KeyError, OSError, json.JSONDecodeError, SafetensorError) as error:
         raise RunDirectoryError(f"{path}: cannot be read as a baseline: {error!r}") from None
