@@ -24,6 +24,7 @@ from pipelines.checkpoint import Checkpoints
 from pipelines.config import load_config
 from pipelines.data import load_splits
 from pipelines.device import resolve_precision, start_accelerator
+from pipelines.encoded import Encoded
 from pipelines.records import Validation, column
 from pipelines.train import TrainingData, train
 from pipelines.trunk import Trunk
@@ -45,7 +46,7 @@ def best_on_dev(setting: str, rate: float) -> float:
         lora.attach(trunk, config.adapter)
     precision = resolve_precision("auto")
     training, validation = (
-        TrainingData(backbone.encode(column(part, "text")), splits.targets(part))
+        TrainingData(Encoded(backbone, backbone.encode(column(part, "text"))), splits.targets(part))
         for part in (splits.train, splits.validation)
     )
     with tempfile.TemporaryDirectory() as scratch:

@@ -46,6 +46,7 @@ from pipelines.checkpoint import Checkpoints
 from pipelines.config import RunConfig, TrainingConfig, auto_learning_rate, load_config
 from pipelines.data import load_splits
 from pipelines.device import Precision, best_precision, device, start_accelerator
+from pipelines.encoded import Encoded
 from pipelines.metrics import macro_f1
 from pipelines.predict import predict_logits
 from pipelines.records import IntArray, Splits, column
@@ -126,7 +127,7 @@ def train_tuned(run: Run) -> float:
 def _train_trainer(run: Run, loss: Callable[..., torch.Tensor] | None = None, **options: Any) -> float:
     rows = [
         {"input_ids": ids, "labels": int(target)}
-        for ids, target in zip(run.training.encodings, run.training.targets, strict=True)
+        for ids, target in zip(run.training.items.encodings, run.training.targets, strict=True)
     ]
     backbone, clock = run.trunk.backbone, _Clock()
     assert isinstance(backbone, TextBackbone)
@@ -206,7 +207,7 @@ def measure(name: str, repeat: int, items: int, epochs: int) -> results.Row:
     rss = _peak_rss()
 
     test = _encoded(backbone, splits, _sample(splits.test))
-    predicted = predict_logits(backbone, test.encodings, precision).argmax(axis=1)
+    predicted = predict_logits(backbone, test.items.encodings, precision).argmax(axis=1)
     return {
         "key": _key(name, repeat, items, epochs),
         "row": name,
@@ -244,7 +245,7 @@ def _sample(part: Dataset) -> Dataset:
 
 def _encoded(backbone: Backbone, splits: Splits, part: Dataset) -> TrainingData:
     targets: IntArray = splits.targets(part)
-    return TrainingData(backbone.encode(column(part, "text")), targets)
+    return TrainingData(Encoded(backbone, backbone.encode(column(part, "text"))), targets)
 
 
 def _peak_rss() -> float:

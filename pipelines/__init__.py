@@ -9,7 +9,10 @@ Reading order (each module may import those before it, never those after)::
     weights -> backbones               a name -> verified files -> a classifier with its hidden layers found
     durable                            directories that are complete or absent
     trunk, lora                        freeze the lower layers; adapters above them
-    batches -> predict                 token batches; logits in input order
+    lower_layers                       the frozen layers run alone: content -> hidden states at the cut
+    activation_store -> activations    hidden states on disk; of these items, computed once
+    keep_or_recompute                  whether that is worth it here, measured
+    batches, encoded -> predict        token batches; items as model inputs; logits in input order
     checkpoint -> train                resumable state on disk; the one training loop, which yields events
     baselines                          majority and three logistic regressions
     artifacts, saved_run               the run directory: complete or absent; read back

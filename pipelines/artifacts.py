@@ -15,6 +15,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import platform
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from pipelines.records import COMMON, Event, Splits, SystemScore
 CHECKPOINTS = "checkpoints"
 SEEN = "training_items.parquet"  # every item that a run was trained or validated on, with its part
 _IDENTITY = "identity.json"  # of an unfinished run
+_FREE = {"output", "backbone.cache"}  # the same place may be spelled otherwise; a store may have failed
 _PACKAGES = ("torch", "transformers", "accelerate", "peft", "datasets", "scikit-learn", "numpy")
 
 
@@ -86,12 +88,22 @@ class RunDirectory:
                 f"{self.partial}: an unfinished run is here; add --resume to go on with it, or delete the directory"
             )
         before = json.loads(saved.read_text(encoding="utf-8"))
-        different = _differences(before, identity) - {"output"}  # the same place may be spelled otherwise
+        different = _differences(before, identity) - _FREE
         if different:
             raise RunDirectoryError(
                 f"{self.partial}: the unfinished run has other settings: {', '.join(sorted(different))}; "
                 "restore them, or delete the directory and start afresh"
             )
+
+    def remember(self, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """A value that is made once in a run, and found again by a resumed one."""
+        path = self.partial / f"{name}.json"
+        if not path.exists():
+            unsure = path.with_name("." + path.name)
+            durable.write_json(unsure, make())
+            unsure.rename(path)
+        value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return value
 
     def record(self, event: Event) -> None:
         """Append an event to metrics.jsonl."""
@@ -108,6 +120,7 @@ class RunDirectory:
         durable.discard(self.partial / CHECKPOINTS)
         identity = json.loads((self.partial / _IDENTITY).read_text(encoding="utf-8"))
         (self.partial / _IDENTITY).unlink()
+        (self.partial / "cache.json").unlink(missing_ok=True)
         durable.publish(self.partial, self.target, identity["from"] | environment())
         self.close()
 

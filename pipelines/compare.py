@@ -14,6 +14,7 @@ from datasets import Dataset
 from filelock import FileLock, Timeout
 
 from pipelines import durable
+from pipelines.activation_store import ActivationStore
 from pipelines.artifacts import CHECKPOINTS, environment, predictions, refuse_existing
 from pipelines.config import CURVE_SHARES, DataConfig, SplitFile
 from pipelines.data import read_items
@@ -40,6 +41,7 @@ def compare(
     columns: dict[str, str] | None = None,
     curve: bool = True,
     stop: Callable[[], bool] = lambda: False,
+    store: ActivationStore | None = None,
 ) -> Iterator[Event]:
     """Score finished runs, saved baselines included, on a labelled file, and write a report.
 
@@ -54,6 +56,7 @@ def compare(
         columns: `text` and `label` where they are called otherwise here.
         curve: train the first model again on growing shares of its items, for the learning curve.
         stop: asked between systems.
+        store: of hidden states, for the learning curve.
 
     Raises:
         RunDirectoryError, DataError, BackboneError, ConfigError: see `errors`.
@@ -90,7 +93,7 @@ def compare(
                 yield scored(systems[-1], splits)
         report = _report(runs, prefixes[0] + first.main, splits, systems, data, precision)
         if curve:
-            yield from _curve(report, first, splits, systems, precision, work, stop)
+            yield from _curve(report, first, splits, systems, precision, work, stop, store)
         pq.write_table(predictions(splits, systems).with_format("arrow")[:], work / "predictions.parquet")
         durable.write_json(work / "report.json", report)
         (work / "report.html").write_text(render_html(report, out.name), encoding="utf-8")
@@ -207,6 +210,7 @@ def _curve(
     precision: Precision,
     work: Path,
     stop: Callable[[], bool],
+    store: ActivationStore | None,
 ) -> Iterator[Event]:
     """Train the first model again on growing shares of its own items. Not possible once its `start_from` is gone."""
     config = first.config
@@ -218,14 +222,16 @@ def _curve(
         yield Stage("learning curve", f"left out: {error}")
         return
     accelerator = start_accelerator(precision, (), work)
+    if config.backbone.cache == "off":
+        store = None
     root = work / CHECKPOINTS
     again = config.model_copy(update={"evaluation": evaluation})
     try:
-        smaller = yield from tuned_points(again, splits, start, precision, accelerator, root, stop)
+        smaller = yield from tuned_points(again, splits, start, precision, accelerator, root, stop, store)
     except Interrupted:  # it speaks of a checkpoint, which goes with the rest
         raise Interrupted(STOPPED) from None
     durable.discard(root)
-    add_curve(report, smaller, systems, splits, evaluation, config.training.seed, first.pretrained(), precision)
+    add_curve(report, smaller, systems, splits, evaluation, config.training.seed, first.pretrained(), precision, store)
 
 
 def _start_of(run: SavedRun, path: Path) -> SavedRun:

@@ -43,8 +43,8 @@ class Section(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _no_switch(cls, value: Any, info: ValidationInfo) -> Any:
-        """No setting is a switch but one; pydantic would read `epochs: yes` as 1."""
-        if isinstance(value, bool) and info.field_name != "learning_curve":
+        """No setting is a switch but two; pydantic would read `epochs: yes` as 1."""
+        if isinstance(value, bool) and info.field_name not in ("learning_curve", "cache"):
             raise ValueError("expected a word or a number")
         return value
 
@@ -98,6 +98,11 @@ def _as_processes(value: Any) -> Any:
     raise ValueError("expected auto or a number of processes, 1 or more")
 
 
+def _as_cache(value: Any) -> Any:
+    named = {True: "on", False: "off"}  # what YAML makes of the words on and off
+    return named[value] if isinstance(value, bool) else value
+
+
 def _as_shares(value: Any) -> Any:
     named = {"none": (), "auto": CURVE_SHARES, False: (), True: CURVE_SHARES}
     shares = named.get(value) if isinstance(value, str | bool) else value
@@ -131,6 +136,7 @@ class BackboneConfig(Section):
     name: str = EMBEDDED_BACKBONE  # embedded name, local directory, or hub name with a revision
     revision: str | None = Field(default=None, pattern=r"^[0-9a-f]{40}$")  # commit on the hub
     freeze: Annotated[int | Literal["none", "all"], BeforeValidator(_as_depth)] = 2
+    cache: Annotated[Literal["auto", "on", "off"], BeforeValidator(_as_cache)] = "auto"  # keep frozen layers' states
 
 
 class AdapterConfig(Section):

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from importlib.resources import as_file, files
 from pathlib import Path
 
+from pipelines.activation_store import ActivationStore
 from pipelines.config import RunConfig, load_config
 from pipelines.durable import discard
 from pipelines.errors import RunDirectoryError
@@ -19,7 +20,7 @@ GENERAL, CLIENT = "general", "client"
 REPORTS = ("report.json", "report.html")
 
 
-def demo(out: Path, stop: Callable[[], bool] = lambda: False) -> Iterator[Event]:
+def demo(out: Path, stop: Callable[[], bool] = lambda: False, store: ActivationStore | None = None) -> Iterator[Event]:
     """Fine-tune on general examples, continue on the client's, compare all on the client's test part.
 
     Leaves `OUT/report.html` and `OUT/report.json` of the client's run; both runs are below `OUT/stages/`. An earlier
@@ -33,9 +34,9 @@ def demo(out: Path, stop: Callable[[], bool] = lambda: False) -> Iterator[Event]
     general, client = (out / STAGES / stage for stage in (GENERAL, CLIENT))
     with as_file(files("pipelines") / "examples" / "brand_safety") as folder:
         yield Stage("general", "fine-tuning on general examples of suitable and unsuitable content")
-        yield from _without_end(finetune(general_config(folder), general, stop=stop))
+        yield from _without_end(finetune(general_config(folder), general, stop=stop, store=store))
         yield Stage("client", "continuing on the examples of one client, whose policy differs")
-        for event in finetune(client_config(folder, general), client, stop=stop):
+        for event in finetune(client_config(folder, general), client, stop=stop, store=store):
             if isinstance(event, Finished):
                 for name in REPORTS:
                     shutil.copyfile(client / name, out / name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
@@ -78,3 +78,18 @@ def autocast(precision: Precision) -> torch.autocast:
     """Context for inference in a precision; off for fp32."""
     dtype = torch.float16 if precision == "fp16" else torch.bfloat16
     return torch.autocast(device().type, dtype=dtype, enabled=precision != "fp32")
+
+
+def numeric_backend() -> dict[str, Any]:
+    """What decides the bits of a sum besides its terms: device, instructions, libraries, threads."""
+    kind = device()
+    name = torch.cuda.get_device_name(kind) if kind.type == "cuda" else ""
+    instructions = {k: v for k, v in torch.cpu.get_capabilities().items() if v is True}
+    return {
+        "device": f"{kind.type} {name}".strip(),
+        "instructions": sorted(instructions) if kind.type == "cpu" else [],
+        "torch": torch.__version__,
+        "build": torch.__config__.show(),
+        "matmul": torch.get_float32_matmul_precision(),
+        "threads": torch.get_num_threads() if kind.type == "cpu" else 0,
+    }

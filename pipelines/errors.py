@@ -8,6 +8,7 @@
     ├── BackboneError         weights or tokenizer: not found, not trusted, not supported
     ├── RunDirectoryError     a run directory that exists, is incomplete, in use or changed
     ├── TrainingError         the optimisation itself failed: a loss that is not a number
+    ├── StoreError            hidden states cannot be kept: disk full, read-only; a run goes on without
     └── Interrupted           stopped on request; a checkpoint was kept
 """
 
@@ -60,6 +61,10 @@ class RunDirectoryError(RootstockError):
 
 class TrainingError(RootstockError):
     """The optimisation failed, for example because the loss is not a number."""
+
+
+class StoreError(RootstockError):
+    """Hidden states cannot be kept. A run goes on without the store and says so."""
 
 
 class Interrupted(RootstockError):

@@ -16,6 +16,7 @@ from accelerate import Accelerator
 from datasets import Dataset
 from sklearn.utils import resample
 
+from pipelines.activation_store import ActivationStore
 from pipelines.backbones import Backbone
 from pipelines.checkpoint import Checkpoints
 from pipelines.config import EvaluationConfig, RunConfig
@@ -116,12 +117,14 @@ def tuned_points(
     accelerator: Accelerator,
     checkpoints: Path,
     stop: Callable[[], bool],
+    store: ActivationStore | None,
 ) -> Generator[Event, None, list[SmallerRun]]:
     """Fine-tune on every share of the training part by the recipe of the run. All processes must call this alike.
 
     Args:
         config: resolved; `evaluation.learning_curve` says the shares.
         checkpoints: root of one directory per point; a point that is done there is not trained again.
+        store: of hidden states, see `tune`.
     """
     smaller = []
     for items in nested_shares(splits.train, config.evaluation.learning_curve, config.training.seed):
@@ -129,8 +132,8 @@ def tuned_points(
         accelerator.free_memory()  # of the model before, whose optimizer it would also ask about skipped steps
         trunk = prepare(config, splits.labels, start)
         saved = Checkpoints(checkpoints / str(len(items)))
-        events = tune(trunk, splits, items, config, accelerator, precision, saved, stop)
-        yield from (event for event in events if isinstance(event, Step))
+        events = tune(trunk, splits, items, config, accelerator, precision, saved, stop, store)
+        yield from (event for event in events if isinstance(event, Step | Stage))
         backbone = finished_model(trunk)
         if accelerator.is_main_process:
             probabilities = predict_probabilities(backbone, backbone.encode(column(splits.test, "text")), precision)
@@ -147,6 +150,7 @@ def add_curve(
     seed: int,
     pretrained: Backbone,
     precision: Precision,
+    store: ActivationStore | None,
 ) -> None:
     """Put the section `learning_curve` into a report, if there are smaller runs. The rival is trained on each share."""
     if not smaller:
@@ -161,7 +165,7 @@ def add_curve(
         if rival is not None:
             kind = rival.name.rpartition("/")[2].removesuffix(CLIENT)
             items = all_trained_on(replace(splits, train=run.items))
-            baseline = trained_baseline(kind, items, splits, pretrained, precision, seed)
+            baseline = trained_baseline(kind, items, splits, pretrained, precision, seed, store)
             points.append(CurvePoint(rival.name, len(run.items), baseline.predict_probabilities(texts).argmax(axis=1)))
     whole = [main] if rival is None else [main, rival]
     points += [CurvePoint(s.name, len(splits.train), s.probabilities.argmax(axis=1)) for s in whole]

@@ -10,30 +10,34 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from scipy.special import softmax
 
+from pipelines.activations import Computed
 from pipelines.backbones import Backbone
 from pipelines.backbones.base import Encoding
 from pipelines.batches import token_batches
 from pipelines.device import Precision, autocast, device
-from pipelines.records import FloatArray
+from pipelines.encoded import Encoded
+from pipelines.lower_layers import LowerLayers
+from pipelines.records import FloatArray, IntArray
 
 BATCH_TOKENS = 4096  # padded; on two CPU cores larger batches gain nothing
 
-BatchFunction = Callable[[dict[str, torch.Tensor]], torch.Tensor]
 
-
-def predict_logits(
-    backbone: Backbone, encodings: Sequence[Encoding], precision: Precision, accelerator: Accelerator | None = None
-) -> FloatArray:
+def logits_of(items: Encoded, precision: Precision, accelerator: Accelerator | None = None) -> FloatArray:
     """Logits, (N, C), in input order.
 
     Args:
-        backbone: put into eval mode here.
-        encodings: N prepared items.
+        items: N; their backbone is put into eval mode here.
         precision: of the forward pass; the result is float64.
         accelerator: shares the work among its processes; all get the whole result.
     """
-    backbone.model.eval()
-    return _each_batch(backbone, encodings, precision, lambda inputs: backbone.model(**inputs).logits, accelerator)
+    model = items.backbone.model.eval().to(device())
+    with autocast(precision):
+        return _each_batch(items.lengths, lambda numbers: items.logits(model, numbers), accelerator)
+
+
+def predict_logits(backbone: Backbone, encodings: Sequence[Encoding], precision: Precision) -> FloatArray:
+    """Logits, (N, C), in input order."""
+    return logits_of(Encoded(backbone, encodings), precision)
 
 
 def predict_probabilities(backbone: Backbone, encodings: Sequence[Encoding], precision: Precision) -> FloatArray:
@@ -43,37 +47,23 @@ def predict_probabilities(backbone: Backbone, encodings: Sequence[Encoding], pre
 
 
 def embed(backbone: Backbone, encodings: Sequence[Encoding], precision: Precision) -> FloatArray:
-    """Masked mean of the last hidden layer, (N, D), in input order."""
-
-    def masked_mean(inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-        mask = inputs["attention_mask"].unsqueeze(-1).float()  # (B, T, 1)
-        states = backbone.hidden_states(inputs).float()  # (B, T, D)
-        return (states * mask).sum(dim=1) / mask.sum(dim=1)
-
-    backbone.model.eval()
-    return _each_batch(backbone, encodings, precision, masked_mean)
+    """Masked mean of the last hidden layer, (N, D), in input order, as `LowerLayers` computes it."""
+    computed = Computed(LowerLayers(backbone, backbone.depth, "mean", precision), encodings)
+    lengths = [backbone.length(encoding) for encoding in encodings]
+    return _each_batch(lengths, lambda numbers: computed.batch(numbers)[:, 0])
 
 
 def _each_batch(
-    backbone: Backbone,
-    encodings: Sequence[Encoding],
-    precision: Precision,
-    function: BatchFunction,
-    accelerator: Accelerator | None = None,
+    lengths: Sequence[int], function: Callable[[IntArray], torch.Tensor], accelerator: Accelerator | None = None
 ) -> FloatArray:
-    backbone.model.to(device())
-    batches = token_batches([backbone.length(encoding) for encoding in encodings], BATCH_TOKENS)
+    """Rows (B, F) of every batch of item numbers -> (N, F)."""
     rank, world = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
-    done = []
-    with torch.inference_mode(), autocast(precision):
-        for batch in batches[rank::world]:
-            inputs = backbone.collate([encodings[i] for i in batch])
-            values = function({name: tensor.to(device()) for name, tensor in inputs.items()})
-            done.append((batch, values.float().cpu().numpy()))
+    with torch.inference_mode():
+        batches = token_batches(lengths, BATCH_TOKENS)[rank::world]
+        done = [(batch, function(batch).float().cpu().numpy()) for batch in batches]
     if world > 1:
         done = gather_object(done)
-    width = done[0][1].shape[1]
-    result = np.empty((len(encodings), width))
+    result = np.empty((len(lengths), done[0][1].shape[1]))
     for batch, rows in done:
         result[batch] = rows
     return result

@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from datasets import Dataset
 
 from pipelines import lora
+from pipelines.activation_store import ActivationStore
 from pipelines.artifacts import (
     CHECKPOINTS,
     SEEN,
@@ -32,6 +33,7 @@ from pipelines.device import Precision, resolve_precision, start_accelerator
 from pipelines.durable import write_json
 from pipelines.errors import ConfigError, Interrupted, RunDirectoryError
 from pipelines.evaluate import FINE_TUNED, compare_systems
+from pipelines.keep_or_recompute import choose
 from pipelines.learning_curve import add_curve, tuned_points
 from pipelines.memory import PeakMemory
 from pipelines.predict import predict_logits
@@ -55,7 +57,11 @@ from pipelines.tune import finished_model, freeze_depth, prepare, tune
 
 
 def finetune(
-    config: RunConfig, out: Path, resume: bool = False, stop: Callable[[], bool] = lambda: False
+    config: RunConfig,
+    out: Path,
+    resume: bool = False,
+    stop: Callable[[], bool] = lambda: False,
+    store: ActivationStore | None = None,
 ) -> Iterator[Event]:
     """Fine-tune, compare with the baselines, write a run directory.
 
@@ -66,6 +72,7 @@ def finetune(
         out: the run directory, which must not exist; work is done in `OUT.partial`.
         resume: go on from the newest checkpoint in `OUT.partial`, if there is one.
         stop: asked after every optimizer step and before every baseline; True ends the run, what is done is kept.
+        store: where hidden states of frozen layers may be kept, if `backbone.cache` wants it.
 
     Yields:
         Events, the last of which is Finished.
@@ -90,7 +97,12 @@ def finetune(
         run.open(config, provenance, resume)
     accelerator.wait_for_everyone()
     try:
-        yield from _finetune(config, splits, trunk, start, precision, provenance, accelerator, run, stop)
+        if store is not None:
+            texts, passes = column(splits.train, "text"), config.training.epochs
+            choice = choose(config.backbone.cache, trunk, texts, precision, store, passes, accelerator, run.remember)
+            yield Stage("store", choice.sentence)
+            store = store if choice.keep else None
+        yield from _finetune(config, splits, trunk, start, precision, provenance, accelerator, run, stop, store)
     except (Interrupted, GeneratorExit):
         run.close()
         raise
@@ -110,27 +122,30 @@ def _finetune(
     accelerator: Accelerator,
     run: RunDirectory,
     stop: Callable[[], bool],
+    store: ActivationStore | None,
 ) -> Iterator[Event]:
     """The part of a run that owns its directory."""
     yield Stage("train", _what_is_trained(trunk))
     accelerator.init_trackers("tensorboard")
     checkpoints = run.partial / CHECKPOINTS
     with PeakMemory() as peak:
-        events = tune(trunk, splits, splits.train, config, accelerator, precision, Checkpoints(checkpoints), stop)
+        saved = Checkpoints(checkpoints)
+        events = tune(trunk, splits, splits.train, config, accelerator, precision, saved, stop, store)
         progress = yield from _recorded(events, run, accelerator)
-    smaller = yield from tuned_points(config, splits, start, precision, accelerator, checkpoints / "curve", stop)
+    curve = checkpoints / "curve"
+    smaller = yield from tuned_points(config, splits, start, precision, accelerator, curve, stop, store)
     accelerator.end_training()  # from here on the processes cannot talk to each other
     if not accelerator.is_main_process:
         return
     run.replace_metrics(progress.history)
 
     temperature = _save_model(config, splits, trunk, precision, run)
-    training = {"train_seconds": progress.seconds, "peak_memory_bytes": peak.bytes}
+    training = {"train_seconds": progress.seconds, "peak_memory_bytes": peak.bytes, "store": progress.store}
     tuned = _score_fine_tuned(splits, trunk.backbone, precision, progress, training, run)
     yield scored(tuned, splits)
     pretrained = load_text_backbone(config.backbone, splits.labels, config.data.max_length, config.training.seed)
     systems: list[SystemScore] = []
-    for name, rung in _lower_rungs(config, splits, start, pretrained, precision, run).items():
+    for name, rung in _lower_rungs(config, splits, start, pretrained, precision, run, store).items():
         if stop():
             raise Interrupted("stopped after training; what is done was kept")
         yield Stage("baseline", name)
@@ -142,7 +157,7 @@ def _finetune(
     report = _describe(config, trunk, start, progress, precision, provenance | environment()) | compare_systems(
         splits, systems, tuned.name, config.evaluation, config.training.seed, temperature, config.data.slices
     )
-    add_curve(report, smaller, systems, splits, config.evaluation, config.training.seed, pretrained, precision)
+    add_curve(report, smaller, systems, splits, config.evaluation, config.training.seed, pretrained, precision, store)
     _write_report(config, report, splits, systems, run)
     run.finish()
     yield Finished(run.target, report["verdict"]["sentence"])
@@ -267,6 +282,7 @@ def _lower_rungs(
     pretrained: Backbone,
     precision: Precision,
     run: RunDirectory,
+    store: ActivationStore | None,
 ) -> dict[str, Callable[[], SystemScore]]:
     """What the ladder holds below the new model, lowest first: name -> how to score it.
 
@@ -277,7 +293,7 @@ def _lower_rungs(
 
     def fitted(kind: str, suffix: str, items: Dataset) -> Callable[[], SystemScore]:
         name = kind + suffix
-        return partial(fit_baseline, name, kind, items, splits, pretrained, precision, seed, folder / name)
+        return partial(fit_baseline, name, kind, items, splits, pretrained, precision, seed, folder / name, store)
 
     if start is None:
         return {kind: fitted(kind, "", splits.train) for kind in config.baselines}

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset, concatenate_datasets
 
+from pipelines.activation_store import ActivationStore
 from pipelines.artifacts import size_bytes
 from pipelines.backbones import Backbone
 from pipelines.baselines import Baseline, load_baseline, make_baseline
@@ -55,7 +56,7 @@ def score(
     probabilities = _in_order(predict(texts), labels, splits.labels)
     rate = len(texts) / (time.perf_counter() - started)
     reached = macro_f1(splits.targets(splits.validation), validation.argmax(axis=1))
-    costs = Costs(training["train_seconds"], rate, size, training["peak_memory_bytes"])
+    costs = Costs(training["train_seconds"], rate, size, training["peak_memory_bytes"], training.get("store", "off"))
     return SystemScore(name, probabilities, reached, trained_on, costs, validation, details)
 
 
@@ -75,6 +76,7 @@ def fit_baseline(
     precision: Precision,
     seed: int,
     path: Path,
+    store: ActivationStore | None,
 ) -> SystemScore:
     """Train a baseline, save it at `path`, score it; or load it where an interrupted run has left it.
 
@@ -82,11 +84,12 @@ def fit_baseline(
         name: of the system.
         kind: as in `RunConfig.baselines`.
         items: what it is trained on.
+        store: of hidden states, for a baseline on embeddings.
     """
     if path.exists():
         baseline = load_baseline(path, pretrained, precision)
     else:
-        baseline = trained_baseline(kind, items, splits, pretrained, precision, seed)
+        baseline = trained_baseline(kind, items, splits, pretrained, precision, seed, store)
         staging = path.with_name("." + path.name)
         discard(staging)
         baseline.save(staging)
@@ -111,10 +114,16 @@ def keep_baseline(
 
 
 def trained_baseline(
-    kind: str, items: Dataset, splits: Splits, pretrained: Backbone, precision: Precision, seed: int
+    kind: str,
+    items: Dataset,
+    splits: Splits,
+    pretrained: Backbone,
+    precision: Precision,
+    seed: int,
+    store: ActivationStore | None,
 ) -> Baseline:
     """A baseline fitted to some items; its details say how long that took and how much memory."""
-    baseline = make_baseline(kind, pretrained, precision)
+    baseline = make_baseline(kind, pretrained, precision, store)
     texts, targets, groups = column(items, "text"), splits.targets(items), np.array(column(items, "group"))
     started = time.perf_counter()
     with PeakMemory() as peak:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,14 +20,14 @@ from sklearn.utils.class_weight import compute_class_weight
 from torch import nn
 from transformers import get_scheduler
 
-from pipelines.backbones.base import Encoding
 from pipelines.batches import epoch_batches, share, stream_seed
 from pipelines.checkpoint import Checkpoints, Tensors, TrainingState, optimizer_tensors, restore_optimizer
 from pipelines.config import TrainingConfig
 from pipelines.device import Precision
+from pipelines.encoded import Encoded
 from pipelines.errors import Interrupted, TrainingError
 from pipelines.metrics import macro_f1
-from pipelines.predict import predict_logits
+from pipelines.predict import logits_of
 from pipelines.records import Checkpoint, Event, FloatArray, IntArray, Step, Validation
 from pipelines.trunk import Trunk
 
@@ -37,9 +37,9 @@ REPORT_STEPS = 10  # optimizer steps between two Step events: reading the loss w
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Encoded items with their class numbers."""
+    """Encoded items with their class numbers (N,)."""
 
-    encodings: Sequence[Encoding]
+    items: Encoded
     targets: IntArray
 
 
@@ -53,6 +53,7 @@ class Progress:
     best_step: int = 0
     epochs_without_gain: int = 0
     seconds: float = 0.0  # training only: validation and saving excluded
+    store: str = "off"  # how the hidden states at the cut were had: cold, warm, or off
     pending: list[float] = field(default_factory=list)  # losses since the last Step event
     history: list[dict[str, Any]] = field(default_factory=list)  # Step and Validation events
 
@@ -81,7 +82,7 @@ class Loop:
         assert not isinstance(config.learning_rate, str)
         self.trunk, self.data, self.config, self.accelerator = trunk, data, config, accelerator
         backbone = trunk.backbone
-        self.lengths = [backbone.length(encoding) for encoding in data.encodings]
+        self.lengths = data.items.lengths
         self.steps_per_epoch = math.ceil(len(self.lengths) / config.batch_size)
         self.total_steps = self.steps_per_epoch * config.epochs
         self.class_weights = class_weights(data.targets, len(backbone.labels), config.class_weights)
@@ -123,10 +124,8 @@ class Loop:
     def _loss(self, items: IntArray, weights: FloatArray) -> torch.Tensor:
         """Weighted sum of the cross-entropies of B items."""
         accelerator = self.accelerator
-        inputs = self.trunk.backbone.collate([self.data.encodings[i] for i in items])
-        inputs = {name: tensor.to(accelerator.device) for name, tensor in inputs.items()}
         targets = torch.from_numpy(self.data.targets[items]).to(accelerator.device)
-        logits = self.model(**inputs).logits.float()  # (B, C)
+        logits = self.data.items.logits(self.model, items).float()  # (B, C)
         losses = nn.functional.cross_entropy(logits, targets, reduction="none")
         return (losses * torch.from_numpy(weights).to(losses)).sum()
 
@@ -233,7 +232,7 @@ def train(
 
 def _validate(loop: Loop, data: TrainingData, precision: Precision, progress: Progress) -> Validation:
     """Score the validation part and record it in `progress`."""
-    logits = predict_logits(loop.trunk.backbone, data.encodings, precision, loop.accelerator)
+    logits = logits_of(data.items, precision, loop.accelerator)
     predicted = logits.argmax(axis=1)
     loss = nn.functional.cross_entropy(torch.from_numpy(logits), torch.from_numpy(data.targets))
     score = macro_f1(data.targets, predicted)

@@ -6,8 +6,11 @@ trunk something else than a pure function of the content.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Literal
 
+import torch
 from torch import nn
 
 from pipelines.backbones import Backbone
@@ -59,6 +62,12 @@ class Trunk:
             for module in self._trained():
                 module.train()
 
+    @contextmanager
+    def replay(self, states: torch.Tensor) -> Iterator[None]:
+        """Within it, the frozen hidden layers compute nothing and give `states`, (B, T, D), to the layers above."""
+        with replaced(self.backbone, self.backbone.layers[: self.depth], states):
+            yield
+
     def _trained(self) -> list[nn.Module]:
         """Modules above the cut, looked up by path: LoRA replaces some of them."""
         backbone = self.backbone
@@ -67,3 +76,23 @@ class Trunk:
         if paths:
             paths += backbone.final_norm_paths
         return [backbone.model.get_submodule(path) for path in paths + backbone.head_paths]
+
+
+@contextmanager
+def replaced(backbone: Backbone, layers: Sequence[nn.Module], states: torch.Tensor) -> Iterator[None]:
+    """Within it, these layers, which follow each other, return `states`, (B, T, D), whatever they are given.
+
+    Only `forward` is replaced, so parameters, their names and what else the model reads from its layers stay.
+    """
+    output = backbone.layer_output(states)
+
+    def forward(*_: object, **__: object) -> object:
+        return output
+
+    for layer in layers:
+        layer.forward = forward
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.forward

@@ -10,11 +10,16 @@ from accelerate import Accelerator
 from datasets import Dataset
 
 from pipelines import lora
+from pipelines.activation_store import ActivationStore
+from pipelines.activations import Computed, kept
 from pipelines.backbones import Backbone, continue_text_backbone, load_text_backbone
 from pipelines.checkpoint import Checkpoints
 from pipelines.config import RunConfig
 from pipelines.device import Precision
-from pipelines.records import Event, Splits, column
+from pipelines.encoded import Encoded, Replayed
+from pipelines.errors import StoreError
+from pipelines.lower_layers import LowerLayers, trunk_layers
+from pipelines.records import Event, Splits, Stage, column
 from pipelines.saved_run import SavedRun
 from pipelines.train import Progress, TrainingData, train
 from pipelines.trunk import Trunk
@@ -53,20 +58,53 @@ def tune(
     precision: Precision,
     checkpoints: Checkpoints,
     stop: Callable[[], bool],
+    store: ActivationStore | None,
 ) -> Generator[Event, None, Progress]:
-    """Encode and train. Arguments, events and errors are those of `train.train`; tokenization counts as training time.
+    """Encode and train. Arguments, events and errors are those of `train.train`.
+
+    Tokenization and what the store lacks of the training items count as training time.
 
     Args:
         items: the training items, `splits.train` or some of them.
+        store: of hidden states at the cut; without one they are computed for every batch. A run whose store fails
+            goes on without, and says so.
     """
-    backbone = trunk.backbone
     started = time.perf_counter()
-    training = TrainingData(backbone.encode(column(items, "text")), splits.targets(items))
-    tokenization = time.perf_counter() - started
-    validation = TrainingData(backbone.encode(column(splits.validation, "text")), splits.targets(splits.validation))
+    lower = trunk_layers(trunk, precision)
+    encoded, used = yield from _encode(trunk, items, lower, store, accelerator, stop)
+    training = TrainingData(encoded, splits.targets(items))
+    before = time.perf_counter() - started
+    if used == "off":
+        store = None
+    encoded, _ = yield from _encode(trunk, splits.validation, lower, store, accelerator, stop)
+    del lower  # a copy of its layers, which is not needed where states are kept
+    validation = TrainingData(encoded, splits.targets(splits.validation))
     progress = yield from train(trunk, training, validation, config.training, accelerator, precision, checkpoints, stop)
-    progress.seconds += tokenization
+    progress.seconds += before
+    progress.store = used
     return progress
+
+
+def _encode(
+    trunk: Trunk,
+    items: Dataset,
+    lower: LowerLayers | None,
+    store: ActivationStore | None,
+    accelerator: Accelerator,
+    stop: Callable[[], bool],
+) -> Generator[Event, None, tuple[Encoded, str]]:
+    """Items ready for the part above the cut, and how their hidden states were had: cold, warm, or off."""
+    encodings = trunk.backbone.encode(column(items, "text"))
+    if lower is None:
+        return Encoded(trunk.backbone, encodings), "off"
+    pooled = lower.kind == "pooled"
+    if store is not None:
+        try:
+            states = yield from kept(lower, encodings, store, accelerator, stop)
+            return Replayed(trunk, encodings, states, pooled), "cold" if states.computed else "warm"
+        except StoreError as error:
+            yield Stage("store", f"going on without it. {error}")
+    return Replayed(trunk, encodings, Computed(lower, encodings), pooled), "off"
 
 
 def finished_model(trunk: Trunk) -> Backbone:

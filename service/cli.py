@@ -52,10 +52,11 @@ def finetune(
         return
     with _loading():
         from pipelines.run import finetune as run
+        from service.settings import default_store
 
     target = out or loaded.output
     again = "go on with the same command and --resume"
-    _follow(lambda stop: run(loaded, target, resume=resume, stop=stop), json_lines, again)
+    _follow(lambda stop: run(loaded, target, resume=resume, stop=stop, store=default_store()), json_lines, again)
 
 
 @app.command()
@@ -71,10 +72,11 @@ def compare(
     """Score finished models and their baselines on a labelled file: the ladder and the report."""
     with _loading():
         from pipelines.compare import compare as run
+        from service.settings import default_store
 
     columns = {name: value for name, value in (("text", text), ("label", label)) if value is not None}
     again = "the same command starts afresh"
-    _follow(lambda stop: run(model_dirs, data, out, columns, learning_curve, stop), json_lines, again)
+    _follow(lambda stop: run(model_dirs, data, out, columns, learning_curve, stop, default_store()), json_lines, again)
 
 
 @app.command()
@@ -110,8 +112,10 @@ def demo(
     """Run the brand-safety comparison on embedded data and weights."""
     with _loading():
         from pipelines.demo import demo as run
+        from service.settings import default_store
 
-    _follow(lambda stop: run(out, stop=stop), json_lines, "the demo starts afresh when it is run again")
+    again = "the demo starts afresh when it is run again"
+    _follow(lambda stop: run(out, stop=stop, store=default_store()), json_lines, again)
 
 
 @app.command()

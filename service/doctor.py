@@ -16,6 +16,7 @@ from pipelines.config import BackboneConfig
 from pipelines.device import best_precision, device, process_count
 from pipelines.errors import BackboneError
 from pipelines.weights import resolve
+from service.settings import default_store
 
 
 def examine() -> dict[str, Any]:
@@ -29,6 +30,7 @@ def examine() -> dict[str, Any]:
         "processes for auto": process_count(),
         "fast precision": best_precision(),
         "embedded backbone": _backbone(),
+        "store of hidden states": _store(),
         "hub": "allowed" if os.environ.get("ROOTSTOCK_HUB") == "allow" else "not allowed (ROOTSTOCK_HUB=allow)",
     } | environment()
 
@@ -43,6 +45,12 @@ def print_table(findings: dict[str, Any]) -> None:
             value = ", ".join(value) or "none"
         table.add_row(name, str(value))
     Console(highlight=False, markup=False, emoji=False).print(table)
+
+
+def _store() -> str:
+    store = default_store()
+    used, most = store.size() / 2**30, store.most_bytes / 2**30
+    return f"{store.root}: {used:.1f} of at most {most:.1f} GiB (ROOTSTOCK_STORE, ROOTSTOCK_STORE_GIB)"
 
 
 def _backbone() -> str:

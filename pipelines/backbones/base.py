@@ -21,7 +21,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from peft import PeftModel
@@ -43,7 +43,9 @@ _LAYERS = {
     "qwen2": "layers",
     "modernbert": "layers",
 }
-_FINAL_NORMS = ("norm", "final_norm")
+FINAL_NORMS = ("norm", "final_norm")
+_TUPLE_LAYERS = ("mpnet", "deberta-v2")  # their hidden layers return (states, attentions)
+_LAST_TOKEN_HEADS = ("llama", "qwen2")  # their heads read the last token, all others the first
 
 Encoding = Any  # one item, ready to be collated; its type is the modality's
 
@@ -72,25 +74,51 @@ class Backbone(ABC):
     @property
     def layers_path(self) -> str:
         """Module path of the list of hidden layers, from the top of the model."""
-        return f"{self.model.base_model_prefix}.{_LAYERS[self.model.config.model_type]}"
+        return f"{self.model.base_model_prefix}.{self.inner_layers_path}"
+
+    @property
+    def inner_layers_path(self) -> str:
+        """The same from the base model."""
+        return _LAYERS[self.model.config.model_type]
+
+    @property
+    def layers(self) -> list[nn.Module]:
+        """The L hidden layers, lowest first."""
+        return list(self.model.get_submodule(self.layers_path).children())
 
     @property
     def depth(self) -> int:
         """L, the number of hidden layers."""
-        return len(list(self.model.get_submodule(self.layers_path).children()))
+        return len(self.layers)
+
+    @property
+    def base(self) -> nn.Module:
+        """The model without its head (but with the pooler, where it has one)."""
+        return self.model.get_submodule(self.model.base_model_prefix)
+
+    def layer_output(self, states: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, None]:
+        """Hidden states (B, T, D) in the shape that the model expects one of its hidden layers to return."""
+        return (states, None) if self.model.config.model_type in _TUPLE_LAYERS else states
+
+    @property
+    def pooling(self) -> Literal["first", "last"] | None:
+        """The one token whose last hidden state is all that the head reads; None if it reads more than one."""
+        config = self.model.config
+        if getattr(config, "classifier_pooling", "cls") != "cls":
+            return None
+        return "last" if config.model_type in _LAST_TOKEN_HEADS else "first"
 
     @property
     def head_paths(self) -> list[str]:
         """Module paths of the head: all with parameters outside the base model, and its pooler."""
         prefix = self.model.base_model_prefix
         paths = [n for n, m in self.model.named_children() if n != prefix and any(True for _ in m.parameters())]
-        pooler = getattr(self.model.get_submodule(prefix), "pooler", None)
+        pooler = getattr(self.base, "pooler", None)
         return ([f"{prefix}.pooler"] if pooler is not None else []) + paths
 
     @property
     def final_norm_paths(self) -> list[str]:
-        base = self.model.get_submodule(self.model.base_model_prefix)
-        return [f"{self.model.base_model_prefix}.{name}" for name in _FINAL_NORMS if hasattr(base, name)]
+        return [f"{self.model.base_model_prefix}.{name}" for name in FINAL_NORMS if hasattr(self.base, name)]
 
     def scale_logits(self, factor: float) -> None:
         """Multiply every logit by a factor, in place: weight and bias of the head's last layer, whatever its name.
@@ -122,11 +150,21 @@ class Backbone(ABC):
         """Model inputs of a batch; text: input_ids and attention_mask, both (B, T)."""
 
     @abstractmethod
+    def content(self, encoding: Encoding) -> bytes:
+        """Everything in an encoding that the model sees: items of equal content have equal hidden states."""
+
+    @abstractmethod
+    def processing(self) -> dict[str, Any]:
+        """What turns content into encodings, as JSON: settings and digests."""
+
+    @abstractmethod
+    def pooled_position(self, encoding: Encoding) -> int:
+        """Where in an encoding the token of `pooling` stands."""
+
+    @abstractmethod
+    def only(self, encoding: Encoding, position: int) -> Encoding:
+        """The encoding of one token alone."""
+
+    @abstractmethod
     def save(self, path: Path) -> None:
         """Write model and processor in the standard Hugging Face layout, as safetensors and JSON."""
-
-    def hidden_states(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Last hidden layer of a batch without the head, (B, T, D)."""
-        base: nn.Module = self.model.get_submodule(self.model.base_model_prefix)
-        states: torch.Tensor = base(**inputs).last_hidden_state
-        return states

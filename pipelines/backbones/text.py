@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import transformers.utils.logging as transformers_logging
 from transformers import (
@@ -62,6 +65,25 @@ class TextBackbone(Backbone):
             input_ids[row, : len(ids)] = torch.tensor(ids)
             mask[row, : len(ids)] = 1
         return {"input_ids": input_ids, "attention_mask": mask}
+
+    def content(self, encoding: Encoding) -> bytes:
+        """Token ids as 32-bit integers; token types and positions follow from them."""
+        return np.asarray(encoding, dtype="<i4").tobytes()
+
+    def processing(self) -> dict[str, Any]:
+        """Digest of the tokenizer's own file, without the settings of its last call; and where texts are cut."""
+        tokenizer = json.loads(self.tokenizer.backend_tokenizer.to_str())
+        rules = json.dumps({key: tokenizer[key] for key in tokenizer if key not in ("truncation", "padding")})
+        return {"tokenizer": hashlib.sha256(rules.encode()).hexdigest(), "max_length": self.max_length}
+
+    def pooled_position(self, encoding: Encoding) -> int:
+        """0, or the rightmost token that is no padding, which is how the heads of decoders find the last token."""
+        if self.pooling == "first":
+            return 0
+        return max((i for i, token in enumerate(encoding) if token != self.tokenizer.pad_token_id), default=0)
+
+    def only(self, encoding: Encoding, position: int) -> Encoding:
+        return [encoding[position]]
 
     def save(self, path: Path) -> None:
         with _quiet():

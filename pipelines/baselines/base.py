@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from safetensors import SafetensorError
 
+from pipelines.activation_store import ActivationStore
 from pipelines.backbones import Backbone
 from pipelines.baselines.embeddings import EmbeddingFeatures
 from pipelines.baselines.features import Features
@@ -39,20 +40,23 @@ class Baseline(Protocol):
         """Read what `save` wrote."""
 
 
-def make_baseline(name: str, backbone: Backbone, precision: Precision) -> Baseline:
+def make_baseline(
+    name: str, backbone: Backbone, precision: Precision, store: ActivationStore | None = None
+) -> Baseline:
     """An untrained baseline.
 
     Args:
         name: as in `RunConfig.baselines`.
         backbone: pretrained and not fine-tuned; its embeddings are the features of one baseline.
         precision: of those embeddings.
+        store: of the embeddings of training items.
     """
     if name == "majority":
         return MajorityBaseline()
     features: dict[str, Features] = {
         "logistic-regression-manual": ManualFeatures(),
         "logistic-regression-tfidf": TfidfFeatures(),
-        "logistic-regression-embeddings": EmbeddingFeatures(backbone, precision),
+        "logistic-regression-embeddings": EmbeddingFeatures(backbone, precision, store),
     }
     return LogisticRegressionBaseline(features[name])
 

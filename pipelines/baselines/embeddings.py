@@ -6,10 +6,15 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
+from pipelines.activation_store import ActivationStore
+from pipelines.activations import finished, kept
 from pipelines.backbones import Backbone
 from pipelines.device import Precision
 from pipelines.durable import write_json
-from pipelines.errors import RunDirectoryError
+from pipelines.errors import RunDirectoryError, StoreError
+from pipelines.lower_layers import LowerLayers
 from pipelines.predict import embed
 from pipelines.records import FloatArray
 
@@ -20,14 +25,25 @@ class EmbeddingFeatures:
     Args:
         backbone: pretrained, not fine-tuned.
         precision: of its forward pass.
+        store: of the embeddings of training items; what is only predicted is computed, so that its rate is real.
     """
 
-    def __init__(self, backbone: Backbone, precision: Precision) -> None:
+    def __init__(self, backbone: Backbone, precision: Precision, store: ActivationStore | None) -> None:
         self.backbone = backbone
         self.precision = precision
+        self.store = store
 
-    def fit(self, texts: Sequence[str]) -> None:
+    def fit_transform(self, texts: Sequence[str]) -> FloatArray:
         """Nothing to learn."""
+        if self.store is None:
+            return self.transform(texts)
+        lower = LowerLayers(self.backbone, self.backbone.depth, "mean", self.precision)
+        try:
+            states = finished(kept(lower, self.backbone.encode(texts), self.store))
+        except StoreError:
+            return self.transform(texts)
+        features: FloatArray = states.batch(np.arange(len(texts)))[:, 0].double().cpu().numpy()
+        return features
 
     def transform(self, texts: Sequence[str]) -> FloatArray:
         return embed(self.backbone, self.backbone.encode(texts), self.precision)

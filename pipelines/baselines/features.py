@@ -10,8 +10,8 @@ from typing import Any, Protocol
 class Features(Protocol):
     """Texts -> a matrix (N, F), dense or sparse."""
 
-    def fit(self, texts: Sequence[str]) -> None:
-        """Learn what depends on the training texts, such as a vocabulary. Labels are not seen."""
+    def fit_transform(self, texts: Sequence[str]) -> Any:
+        """Learn what depends on the training texts, such as a vocabulary; (N, F) of them. Labels are not seen."""
 
     def transform(self, texts: Sequence[str]) -> Any:
         """(N, F)."""

@@ -39,8 +39,7 @@ class LogisticRegressionBaseline:
         self.details: dict[str, Any] = {}
 
     def fit(self, texts: Sequence[str], targets: IntArray, groups: IntArray, classes: int, seed: int) -> None:
-        self.features.fit(texts)
-        X = self.features.transform(texts)
+        X = self.features.fit_transform(texts)
         folds = _folds(targets, groups, seed)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)

@@ -78,8 +78,9 @@ class ManualFeatures:
         self.scaler = StandardScaler()
         _readability()  # its import is no part of training time
 
-    def fit(self, texts: Sequence[str]) -> None:
-        self.scaler.fit(_matrix(texts))
+    def fit_transform(self, texts: Sequence[str]) -> FloatArray:
+        scaled: FloatArray = self.scaler.fit_transform(_matrix(texts))
+        return scaled
 
     def transform(self, texts: Sequence[str]) -> FloatArray:
         scaled: FloatArray = self.scaler.transform(_matrix(texts))

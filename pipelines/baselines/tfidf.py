@@ -26,12 +26,8 @@ class TfidfFeatures:
             "characters": _vectorizer("char_wb", (2, 5)),
         }
 
-    def fit(self, texts: Sequence[str]) -> None:
-        for vectorizer in self.vectorizers.values():
-            try:
-                vectorizer.fit(texts)
-            except ValueError:  # no n-gram occurs twice, as in a handful of very short texts
-                vectorizer.set_params(min_df=1).fit([*texts, "empty vocabulary"])
+    def fit_transform(self, texts: Sequence[str]) -> Any:
+        return hstack([_fit_transform(vectorizer, texts) for vectorizer in self.vectorizers.values()], format="csr")
 
     def transform(self, texts: Sequence[str]) -> Any:
         return hstack([vectorizer.transform(texts) for vectorizer in self.vectorizers.values()], format="csr")
@@ -47,6 +43,13 @@ class TfidfFeatures:
         for name, vectorizer in self.vectorizers.items():
             vectorizer.vocabulary = {term: number for number, term in enumerate(vocabularies[name])}
             vectorizer.idf_ = weights[name]
+
+
+def _fit_transform(vectorizer: TfidfVectorizer, texts: Sequence[str]) -> Any:
+    try:
+        return vectorizer.fit_transform(texts)
+    except ValueError:  # no n-gram occurs twice, as in a handful of very short texts
+        return vectorizer.set_params(min_df=1).fit([*texts, "empty vocabulary"]).transform(texts)
 
 
 def _vectorizer(analyzer: str, ngrams: tuple[int, int], **options: Any) -> TfidfVectorizer:

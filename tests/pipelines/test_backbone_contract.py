@@ -18,6 +18,7 @@ from pipelines.batches import token_batches
 from pipelines.checkpoint import Checkpoints
 from pipelines.config import AdapterConfig, BackboneConfig, TrainingConfig
 from pipelines.device import start_accelerator
+from pipelines.encoded import Encoded
 from pipelines.errors import BackboneError, ConfigError
 from pipelines.predict import embed, predict_logits
 from pipelines.records import FloatArray
@@ -39,7 +40,7 @@ def load(folder: Path, model_type: str, labels: tuple[str, ...] = ("calm", "hars
 
 
 def train_a_little(trunk: Trunk, folder: Path) -> None:
-    data = TrainingData(trunk.backbone.encode(TEXTS), TARGETS)
+    data = TrainingData(Encoded(trunk.backbone, trunk.backbone.encode(TEXTS)), TARGETS)
     config = TrainingConfig(epochs=1, batch_size=8, learning_rate=0.05, precision="fp32")
     accelerator = start_accelerator("fp32", (), folder)
     list(train(trunk, data, data, config, accelerator, "fp32", Checkpoints(folder / "checkpoints"), lambda: False))
@@ -161,7 +162,8 @@ def test_embeddings_are_the_masked_mean_of_the_last_hidden_layer(model_type: str
     with torch.inference_mode():
         base = backbone.model.base_model.eval()
         expected = [base(torch.tensor([ids])).last_hidden_state[0].mean(dim=0).numpy() for ids in encodings]
-    np.testing.assert_allclose(embed(backbone, encodings, "fp32"), np.array(expected), atol=1e-5)
+    for found, exact in zip(embed(backbone, encodings, "fp32"), expected, strict=True):
+        assert np.linalg.norm(found - exact) < 0.005 * np.linalg.norm(exact)  # layers are rounded to bf16
 
 
 def test_more_layers_than_there_are_is_refused(model_type: str, tmp_path: Path) -> None:

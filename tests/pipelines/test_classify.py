@@ -37,7 +37,7 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     """A finished run, without and with LoRA."""
     folder = tmp_path_factory.mktemp("model")
     raw = toy_config(folder, rows=100, adapter={"type": request.param, "r": 2}, baselines=["majority"])
-    raw["training"]["epochs"] = 12  # clear margins, as a real model has
+    raw["training"]["epochs"] = 20  # clear margins, as a real model has
     list(finetune(parse_config(raw), folder / "run"))
     return folder / "run"
 

@@ -213,7 +213,7 @@ def test_the_rivals_points_are_regressions_trained_on_the_shares(
     points = report["learning_curve"]["curves"][1]["points"]
     assert len({point["macro_f1"] for point in points}) == 3
     for part, point in zip(nested_shares(splits.train, (0.3, 0.6), 0), points, strict=False):
-        baseline = trained_baseline(EMBEDDINGS, part, splits, pretrained, "fp32", 0)
+        baseline = trained_baseline(EMBEDDINGS, part, splits, pretrained, "fp32", 0, None)
         said = baseline.predict_probabilities(column(splits.test, "text")).argmax(axis=1)
         assert point["items"] == len(part)
         assert point["macro_f1"] == pytest.approx(macro(splits, said))
@@ -228,7 +228,7 @@ def test_the_fine_tuned_points_are_tuned_on_the_shares(
     ):
         trunk = prepare(config, splits.labels, None)
         saved = Checkpoints(tmp_path / str(len(part)))
-        list(tune(trunk, splits, part, config, accelerator, "fp32", saved, lambda: False))
+        list(tune(trunk, splits, part, config, accelerator, "fp32", saved, lambda: False, None))
         model = finished_model(trunk)
         said = predict_logits(model, model.encode(column(splits.test, "text")), "fp32").argmax(axis=1)
         assert point["items"] == len(part)
@@ -239,7 +239,7 @@ def test_a_point_that_is_done_is_not_trained_again(raw: dict[str, Any], splits: 
     config, accelerator = parse_config(raw), start_accelerator("fp32", (), tmp_path)
     told = []
     for _ in range(2):
-        events = list(tuned_points(config, splits, None, "fp32", accelerator, tmp_path, lambda: False))
+        events = list(tuned_points(config, splits, None, "fp32", accelerator, tmp_path, lambda: False, None))
         told.append([type(event) for event in events])
     assert set(told[0]) == {Stage, Step}
     assert set(told[1]) == {Stage}

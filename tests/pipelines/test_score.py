@@ -117,7 +117,7 @@ def test_a_baseline_is_fitted_to_the_given_items_and_saved(pretrained: Backbone,
     splits = toy_splits()
     labels = np.array(column(splits.train, "label"))
     chosen = splits.train.select([*np.flatnonzero(labels == "harsh")[:12], *np.flatnonzero(labels == "calm")[:3]])
-    found = fit_baseline("majority", "majority", chosen, splits, pretrained, "fp32", 0, tmp_path / "majority")
+    found = fit_baseline("majority", "majority", chosen, splits, pretrained, "fp32", 0, tmp_path / "majority", None)
     np.testing.assert_allclose(found.probabilities, np.tile([3 / 15, 12 / 15], (15, 1)))
     assert found.trained_on == 15
     assert found.details == {}  # seconds and memory are among the costs
@@ -130,13 +130,13 @@ def test_a_baseline_that_an_interrupted_run_has_left_is_not_fitted_again(
     pretrained: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     splits, path = toy_splits(), tmp_path / f"{TFIDF}-client"
-    first = fit_baseline(path.name, TFIDF, splits.train, splits, pretrained, "fp32", 0, path)
+    first = fit_baseline(path.name, TFIDF, splits.train, splits, pretrained, "fp32", 0, path, None)
 
     def fitted_again(*_: object) -> None:
         raise AssertionError
 
     monkeypatch.setattr("pipelines.score.trained_baseline", fitted_again)
-    again = fit_baseline(path.name, TFIDF, splits.train, splits, pretrained, "fp32", 0, path)
+    again = fit_baseline(path.name, TFIDF, splits.train, splits, pretrained, "fp32", 0, path, None)
     np.testing.assert_allclose(again.probabilities, first.probabilities, atol=1e-12)
     assert again.details == first.details
     assert again.costs.train_seconds == first.costs.train_seconds > 0
@@ -144,7 +144,7 @@ def test_a_baseline_that_an_interrupted_run_has_left_is_not_fitted_again(
 
 def test_a_baseline_may_lack_a_class_that_only_another_run_knows(pretrained: Backbone, tmp_path: Path) -> None:
     splits = toy_splits(("calm", "new", "harsh"))
-    found = fit_baseline(TFIDF, TFIDF, splits.train, splits, pretrained, "fp32", 0, tmp_path / TFIDF)
+    found = fit_baseline(TFIDF, TFIDF, splits.train, splits, pretrained, "fp32", 0, tmp_path / TFIDF, None)
     assert found.probabilities[:, 1].tolist() == [0.0] * 15
     np.testing.assert_allclose(found.probabilities.sum(axis=1), 1.0)
 

@@ -16,6 +16,7 @@ from pipelines.backbones import load_text_backbone
 from pipelines.checkpoint import Checkpoints, Tensors
 from pipelines.config import AdapterConfig, BackboneConfig, TrainingConfig
 from pipelines.device import start_accelerator
+from pipelines.encoded import Encoded
 from pipelines.errors import Interrupted, TrainingError
 from pipelines.predict import predict_logits
 from pipelines.records import Checkpoint, Event, Step, Validation
@@ -38,8 +39,8 @@ class Run:
         rows = toy_rows(70)
         encodings = backbone.encode([row["text"] for row in rows])
         targets = np.array([row["label"] == "harsh" for row in rows]).astype(np.int64)
-        self.training = TrainingData(encodings[:50], targets[:50])
-        self.validation = TrainingData(encodings[50:], targets[50:])
+        self.training = TrainingData(Encoded(backbone, encodings[:50]), targets[:50])
+        self.validation = TrainingData(Encoded(backbone, encodings[50:]), targets[50:])
         defaults: dict[str, Any] = {"epochs": 3, "batch_size": 8, "learning_rate": 0.01, "precision": "fp32"}
         self.config = TrainingConfig(**defaults | settings)
         self.accelerator = start_accelerator("fp32", (), folder)
@@ -92,7 +93,7 @@ def test_it_learns_what_the_toy_words_tell(tmp_path: Path) -> None:
     run = Run(tmp_path, epochs=10)
     progress = run.go()
     assert progress.best_macro_f1 > 0.9
-    logits = predict_logits(run.trunk.backbone, run.validation.encodings, "fp32")
+    logits = predict_logits(run.trunk.backbone, run.validation.items.encodings, "fp32")
     assert np.mean(logits.argmax(axis=1) == run.validation.targets) > 0.9
 
 
@@ -113,7 +114,7 @@ def test_events_tell_steps_epochs_and_learning_rate(tmp_path: Path) -> None:
 def test_the_best_epoch_is_kept_not_the_last(tmp_path: Path) -> None:
     run = Run(tmp_path, epochs=4, learning_rate=0.03)
     progress = run.go()
-    logits = predict_logits(run.trunk.backbone, run.validation.encodings, "fp32")
+    logits = predict_logits(run.trunk.backbone, run.validation.items.encodings, "fp32")
     best = next(e for e in run.events if isinstance(e, Validation) and e.step == progress.best_step)
     assert float(np.mean(logits.argmax(axis=1) == run.validation.targets)) == pytest.approx(best.accuracy)
 
@@ -196,7 +197,7 @@ def test_the_loss_is_the_class_weighted_mean(tmp_path: Path) -> None:
     loop = Loop(run.trunk, run.training, run.config, run.accelerator)
     run.trunk.backbone.model.eval()
     batch = np.arange(36, 44)
-    logits = predict_logits(run.trunk.backbone, [run.training.encodings[i] for i in batch], "fp32")
+    logits = predict_logits(run.trunk.backbone, [run.training.items.encodings[i] for i in batch], "fp32")
     counts = np.bincount(run.training.targets)
     expected = torch.nn.functional.cross_entropy(
         torch.from_numpy(logits), torch.from_numpy(run.training.targets[batch]), torch.from_numpy(50 / (2 * counts))

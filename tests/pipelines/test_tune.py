@@ -37,7 +37,7 @@ def trained(trunk: Trunk, splits: Splits, config: RunConfig, folder: Path, items
     """Tune on the first `items` training items."""
     accelerator = start_accelerator("fp32", (), folder)
     some = splits.train.select(range(items))
-    events = tune(trunk, splits, some, config, accelerator, "fp32", Checkpoints(folder / "c"), lambda: False)
+    events = tune(trunk, splits, some, config, accelerator, "fp32", Checkpoints(folder / "c"), lambda: False, None)
     steps: list[Step] = []
     while True:
         try:

@@ -94,7 +94,7 @@ def test_any_text_has_finite_features(text: str) -> None:
 def test_features_are_standardised_by_the_training_texts_and_survive_constants() -> None:
     features = ManualFeatures()
     training = ["One two.", "One two three four!", "ONE, two"]
-    features.fit(training)
+    features.fit_transform(training)
     X = features.transform(training)
     np.testing.assert_allclose(X.mean(axis=0), 0, atol=1e-9)
     assert set(np.round(X.std(axis=0), 9)) == {0.0, 1.0}  # zero where all training texts agree
@@ -103,7 +103,7 @@ def test_features_are_standardised_by_the_training_texts_and_survive_constants()
 
 def test_saved_and_loaded_it_is_equal_without_pickle(tmp_path: Path) -> None:
     saved, loaded = ManualFeatures(), ManualFeatures()
-    saved.fit(["One two.", "THREE four five! 6"])
+    saved.fit_transform(["One two.", "THREE four five! 6"])
     saved.save(tmp_path)
     loaded.load(tmp_path)
     texts = ["Some other text?", "😀"]

@@ -16,7 +16,7 @@ TEXTS = ["the cat sat down", "the cat ran", "a dog sat down", "a DOG ran, I say"
 
 def fitted(texts: list[str]) -> TfidfFeatures:
     features = TfidfFeatures()
-    features.fit(texts)
+    features.fit_transform(texts)
     return features
 
 

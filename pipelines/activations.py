@@ -1,0 +1,179 @@
+"""The hidden states at the cut of these items: computed once and kept, or computed anew for every batch."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+
+from pipelines.activation_store import KEY_BYTES, ActivationStore, States
+from pipelines.backbones.base import Encoding
+from pipelines.device import device
+from pipelines.errors import Interrupted, StoreError
+from pipelines.lower_layers import LowerLayers
+from pipelines.records import Event, IntArray, Stage
+
+BATCH_TOKENS = 512  # of a batch of items of one length; part of the recipe, like its shape
+FILE_BYTES = 64 << 20  # states in memory before they are written
+
+
+class Computed:
+    """States that are computed for every batch."""
+
+    def __init__(self, lower: LowerLayers, encodings: Sequence[Encoding]) -> None:
+        self.lower = lower
+        self.encodings = encodings
+
+    def batch(self, numbers: IntArray) -> torch.Tensor:
+        """See `StateSource`."""
+        return self.lower([self.encodings[i] for i in numbers])
+
+
+class Kept:
+    """States that are read from the store.
+
+    Args:
+        states: of all keys.
+        keys: N.
+        computed: how many of them were not in the store before.
+    """
+
+    def __init__(self, states: States, keys: Sequence[bytes], computed: int) -> None:
+        self.states = states
+        self.keys = keys
+        self.computed = computed
+
+    def batch(self, numbers: IntArray) -> torch.Tensor:
+        """See `StateSource`."""
+        rows = [self.states[self.keys[i]] for i in numbers]
+        return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(device())
+
+
+def content_key(lower: LowerLayers, encoding: Encoding) -> bytes:
+    """What an item is found by: a digest of its content, whatever its text, place or data set."""
+    return hashlib.blake2b(lower.backbone.content(encoding), digest_size=KEY_BYTES).digest()
+
+
+def kept(
+    lower: LowerLayers,
+    encodings: Sequence[Encoding],
+    store: ActivationStore,
+    accelerator: Accelerator | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Generator[Event, None, Kept]:
+    """The states of N items; those that the store lacks are computed and kept.
+
+    Several processes share the work: each computes other batches; all read everything.
+
+    Args:
+        accelerator: all its processes must call this alike.
+        stop: asked after every batch, by a run of one process; what was computed is kept.
+
+    Raises:
+        StoreError: they cannot be kept, in any of the processes.
+        Interrupted: after `stop`.
+    """
+    keys = [content_key(lower, encoding) for encoding in encodings]
+    states = store.read(lower.fingerprint, keys)
+    missing = {key: encoding for key, encoding in zip(keys, encodings, strict=True) if key not in states}
+    rank, world = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
+    if world > 1:  # all must see the same gaps, and one may have read what another has just written
+        missing = _union(gather_object([list(missing.items())]))
+    if missing:
+        yield Stage("store", f"computing the hidden states of {len(missing):,} items")
+        trouble = yield from _fill(lower, missing, store, rank, world, stop)
+        if world > 1:
+            trouble = next((text for text in gather_object([trouble]) if text), None)
+        if trouble:
+            raise StoreError(trouble)
+        states = store.read(lower.fingerprint, keys)
+        if any(key not in states for key in keys):
+            raise StoreError(f"{store.root}: hidden states were dropped while they were being computed")
+    return Kept(states, keys, len(missing))
+
+
+def _union(parts: list[list[tuple[bytes, Encoding]]]) -> dict[bytes, Encoding]:
+    return dict(sorted((pair for part in parts for pair in part), key=lambda pair: pair[0]))
+
+
+def finished(events: Generator[Event, None, Kept]) -> Kept:
+    """Run to the end without looking at the events."""
+    while True:
+        try:
+            next(events)
+        except StopIteration as end:
+            states: Kept = end.value
+            return states
+
+
+def _fill(
+    lower: LowerLayers,
+    missing: dict[bytes, Encoding],
+    store: ActivationStore,
+    rank: int,
+    world: int,
+    stop: Callable[[], bool],
+) -> Generator[Event, None, str | None]:
+    """Compute and write this process's share. Returns what went wrong with the store, if anything."""
+    try:
+        below, started = _lower_states(lower, missing, store)
+        keys: list[bytes] = []
+        rows: list[torch.Tensor] = []
+        done = 0
+        for batch in list(_batches(lower, missing, started))[rank::world]:
+            start = (below, torch.stack([started[key] for key in batch.keys])) if batch.started else None
+            states = lower([missing[key] for key in batch.keys], start).cpu()
+            keys += batch.keys[: batch.new]
+            rows += [row.clone() for row in states[: batch.new]]
+            stopping = world == 1 and stop()
+            if stopping or sum(row.nbytes for row in rows) >= FILE_BYTES:
+                store.write(lower.fingerprint, lower.ingredients, keys, rows)
+                done += len(keys)
+                keys, rows = [], []
+                yield Stage("store", f"{done * world:,} of {len(missing):,} items")
+            if stopping:
+                raise Interrupted("stopped while hidden states were being computed; what was computed is kept")
+        if keys:
+            store.write(lower.fingerprint, lower.ingredients, keys, rows)
+    except StoreError as error:
+        return str(error)
+    return None
+
+
+def _lower_states(lower: LowerLayers, missing: dict[bytes, Encoding], store: ActivationStore) -> tuple[int, States]:
+    """The deepest states below this depth that the store has of any of the items."""
+    top = lower.depth if lower.kind != "tokens" else lower.depth - 1
+    for depth in range(top, 0, -1):
+        found = store.read(lower.fingerprint_at(depth), missing)
+        if len(found):
+            return depth, found
+    return 0, States()
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Items of one length; `keys` is filled up to the fixed size with items that are already in it."""
+
+    keys: list[bytes]
+    new: int
+    started: bool
+
+
+def _batches(lower: LowerLayers, missing: dict[bytes, Encoding], started: States) -> Iterator[_Batch]:
+    """Batches of one length and one shape: so an item's bits do not depend on its neighbours."""
+    backbone = lower.backbone
+    names = list(missing)
+    lengths = np.array([backbone.length(missing[key]) for key in names])
+    begun = np.array([key in started for key in names])
+    for begin in (False, True):
+        for length in np.unique(lengths[begun == begin]):
+            own = [names[i] for i in np.flatnonzero((lengths == length) & (begun == begin))]
+            size = max(1, BATCH_TOKENS // int(length))
+            for first in range(0, len(own), size):
+                chunk = own[first : first + size]
+                yield _Batch((chunk * size)[:size], len(chunk), begin)

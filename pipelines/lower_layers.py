@@ -1,0 +1,202 @@
+"""The lower layers run alone: encodings -> hidden states at a depth, by one fixed recipe.
+
+The recipe is part of the fingerprint: weights in bf16 where the precision is bf16, else in fp32; no autocast; and what
+leaves a hidden layer is rounded to bf16, in fp32 too. So nothing is lost when states are kept in bf16, and going on
+from kept states of a lower depth gives the same bits as starting from the content.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, Literal
+
+import torch
+import transformers
+import xxhash
+from torch import nn
+
+from pipelines.backbones import Backbone
+from pipelines.backbones.base import FINAL_NORMS, Encoding
+from pipelines.device import Precision, device, numeric_backend
+from pipelines.trunk import Trunk, replaced
+
+RECIPE = 1  # to be raised when this module computes other bits
+Kind = Literal["tokens", "pooled", "mean"]  # all tokens; the one the head reads; masked mean of the last layer
+_NOT_NUMERIC = (  # keys of a model's config that name or describe; the same layers may carry others
+    "id2label", "label2id", "num_labels", "problem_type", "architectures", "transformers_version", "dtype",
+    "_name_or_path", "pad_token_id", "use_cache",
+)  # fmt: skip
+
+
+class LowerLayers:
+    """Embeddings and the first hidden layers of a backbone, in eval mode, without gradient.
+
+    Args:
+        backbone: its layers below `depth` must not change while this is used. They are put into eval mode here and
+            must stay in it. In fp32 they are used as they are, in bf16 from a copy.
+        depth: how many hidden layers; the mean takes all.
+        kind: what is kept of an item: (T, D), or (1, D).
+        precision: fp16 computes in fp32.
+
+    Attributes:
+        fingerprint: two of them are equal only if the same content gives the same bits.
+        width: D.
+    """
+
+    def __init__(self, backbone: Backbone, depth: int, kind: Kind, precision: Precision) -> None:
+        self.backbone = backbone
+        self.depth = depth
+        self.kind = kind
+        backbone.base.eval()
+        self.width = int(backbone.model.config.hidden_size)
+        self._dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        self._ingredients = _ingredients(backbone, self._dtype)
+        self._weights = list(_weights_by_depth(backbone, depth))
+        self.fingerprint = _name_of(self._parts(depth, kind))
+        self._base = backbone.base if self._dtype == torch.float32 else _bf16_copy(backbone, depth)
+
+    @property
+    def ingredients(self) -> dict[str, Any]:
+        """What the fingerprint is made of, as JSON."""
+        return self._parts(self.depth, self.kind)
+
+    def fingerprint_at(self, depth: int) -> str:
+        """Fingerprint of all tokens' states at a lower depth; `__call__` can start from them."""
+        return _name_of(self._parts(depth, "tokens"))
+
+    @torch.no_grad()  # type: ignore[untyped-decorator]
+    def __call__(self, encodings: Sequence[Encoding], start: tuple[int, torch.Tensor] | None = None) -> torch.Tensor:
+        """States of B items in bf16: (B, T, D), or (B, 1, D) where one row is kept of an item.
+
+        Args:
+            encodings: B items.
+            start: a lower depth and the states there, (B, T, D).
+        """
+        self._base.to(device())
+        inputs = {name: tensor.to(device()) for name, tensor in self.backbone.collate(encodings).items()}
+        with torch.autocast(device().type, enabled=False):
+            states = self._run(inputs, start).to(torch.bfloat16)
+        if self.kind == "tokens":
+            return states
+        if self.kind == "pooled":
+            positions = torch.tensor([self.backbone.pooled_position(encoding) for encoding in encodings])
+            return states[torch.arange(len(encodings)), positions].unsqueeze(1)
+        mask = inputs["attention_mask"].unsqueeze(-1).float()  # (B, T, 1)
+        return ((states.float() * mask).sum(dim=1, keepdim=True) / mask.sum(dim=1, keepdim=True)).to(torch.bfloat16)
+
+    def _run(self, inputs: dict[str, torch.Tensor], start: tuple[int, torch.Tensor] | None) -> torch.Tensor:
+        layers = list(self._base.get_submodule(self.backbone.inner_layers_path).children())
+        done = start[0] if start else 0
+        with ExitStack() as stack:
+            if start:
+                given = start[1].to(device(), self._dtype)
+                stack.enter_context(replaced(self.backbone, layers[:done], given))
+            for layer in layers[done : self.depth]:
+                stack.enter_context(_hook(layer, self._rounded))
+            if self.kind != "mean":
+                stack.enter_context(_hook(layers[self.depth - 1], _stop))
+            try:
+                states: torch.Tensor = self._base(**inputs).last_hidden_state
+            except _ReachedError as reached:
+                states = reached.states
+        return states
+
+    def _rounded(self, layer: nn.Module, inputs: Any, output: Any) -> Any:
+        return self.backbone.layer_output(_states(output).to(torch.bfloat16).to(self._dtype))
+
+    def _parts(self, depth: int, kind: Kind) -> dict[str, Any]:
+        weights = [self._weights[depth]]
+        if kind == "mean":
+            norms = [self.backbone.model.get_submodule(path) for path in self.backbone.final_norm_paths]
+            weights += [_digest("", norm.state_dict().items()) for norm in norms]
+        return self._ingredients | {"weights": weights, "depth": depth, "kind": kind}
+
+
+def trunk_layers(trunk: Trunk, precision: Precision) -> LowerLayers | None:
+    """The hidden layers below the cut; None where there are none. Above the last one the head reads a token or more."""
+    if not trunk.depth:
+        return None
+    whole = trunk.depth == trunk.backbone.depth and trunk.backbone.pooling is not None
+    return LowerLayers(trunk.backbone, trunk.depth, "pooled" if whole else "tokens", precision)
+
+
+class _ReachedError(Exception):
+    """Ends a forward pass at the depth that was asked for."""
+
+    def __init__(self, states: torch.Tensor) -> None:
+        self.states = states
+
+
+def _stop(_layer: nn.Module, _inputs: Any, output: Any) -> None:
+    raise _ReachedError(_states(output))
+
+
+def _states(output: Any) -> torch.Tensor:
+    states: torch.Tensor = output[0] if isinstance(output, tuple) else output
+    return states
+
+
+@contextmanager
+def _hook(layer: nn.Module, function: Any) -> Iterator[None]:
+    handle = layer.register_forward_hook(function)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _bf16_copy(backbone: Backbone, depth: int) -> nn.Module:
+    """The base model up to a depth, its parameters in bf16. Buffers stay: rotary frequencies need fp32."""
+    layers = backbone.model.get_submodule(backbone.layers_path)
+    assert isinstance(layers, nn.ModuleList)
+    above = list(layers[depth:])
+    del layers[depth:]
+    try:
+        base = copy.deepcopy(backbone.base)
+    finally:
+        layers.extend(above)
+    for parameter in base.parameters():
+        parameter.requires_grad_(False)
+        parameter.data = parameter.data.to(torch.bfloat16)
+    return base.eval()
+
+
+def _ingredients(backbone: Backbone, dtype: torch.dtype) -> dict[str, Any]:
+    config = backbone.model.config
+    settings = {key: value for key, value in config.to_dict().items() if key not in _NOT_NUMERIC}
+    return {
+        "recipe": RECIPE,
+        "config": json.loads(json.dumps(settings, sort_keys=True, default=str)),
+        "attention": config._attn_implementation,
+        "dtype": str(dtype),
+        "processing": backbone.processing(),
+        "numeric backend": numeric_backend() | {"transformers": transformers.__version__},
+    }
+
+
+def _name_of(parts: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _weights_by_depth(backbone: Backbone, depth: int) -> Iterator[str]:
+    """Digest of the embeddings and of what all layers share, then with 1, 2, ... `depth` hidden layers."""
+    above = ("pooler.", *(f"{name}." for name in FINAL_NORMS))
+    others = (f"{backbone.inner_layers_path}.", *above)
+    tensors = backbone.base.state_dict().items()
+    digest = _digest("", [(name, tensor) for name, tensor in tensors if not name.startswith(others)])
+    yield digest
+    for layer in backbone.layers[:depth]:
+        digest = _digest(digest, layer.state_dict().items())
+        yield digest
+
+
+def _digest(before: str, tensors: Iterable[tuple[str, torch.Tensor]]) -> str:
+    running = xxhash.xxh3_128(before.encode())
+    for name, tensor in tensors:
+        running.update(f"{name} {tuple(tensor.shape)} {tensor.dtype};".encode())
+        running.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return running.hexdigest()
