@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import transformers
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import ProjectConfiguration
@@ -89,6 +90,7 @@ def numeric_backend() -> dict[str, Any]:
         "device": f"{kind.type} {name}".strip(),
         "instructions": sorted(instructions) if kind.type == "cpu" else [],
         "torch": torch.__version__,
+        "transformers": transformers.__version__,
         "build": torch.__config__.show(),
         "matmul": torch.get_float32_matmul_precision(),
         "threads": torch.get_num_threads() if kind.type == "cpu" else 0,

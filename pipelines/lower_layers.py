@@ -15,7 +15,6 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, Literal
 
 import torch
-import transformers
 import xxhash
 from torch import nn
 
@@ -174,7 +173,7 @@ def _ingredients(backbone: Backbone, dtype: torch.dtype) -> dict[str, Any]:
         "attention": config._attn_implementation,
         "dtype": str(dtype),
         "processing": backbone.processing(),
-        "numeric backend": numeric_backend() | {"transformers": transformers.__version__},
+        "numeric backend": numeric_backend(),
     }
 
 

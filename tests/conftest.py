@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["ROOTSTOCK_STORE"] = tempfile.mkdtemp(prefix="rootstock-test-store-")  # never the user's own
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest

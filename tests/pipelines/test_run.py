@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -17,9 +19,11 @@ from scipy.special import softmax
 from sklearn.metrics import accuracy_score, f1_score
 
 from pipelines import durable
+from pipelines.activation_store import ActivationStore
 from pipelines.backbones.text import load_saved_model
 from pipelines.config import RunConfig, parse_config
-from pipelines.errors import ConfigError, DataError, Interrupted, RunDirectoryError
+from pipelines.errors import ConfigError, DataError, Interrupted, RunDirectoryError, StoreError
+from pipelines.keep_or_recompute import Choice
 from pipelines.predict import predict_logits
 from pipelines.records import Event, Finished, FloatArray, Scored, Stage, Step, Validation
 from pipelines.run import finetune
@@ -494,3 +498,81 @@ def test_a_continued_run_resumes(chain: Path, tmp_path: Path) -> None:
     runs.run(raw, tmp_path / "parts", resume=True)
     whole, parts = (without_times(runs.report(tmp_path / name)) for name in ("whole", "parts"))
     assert whole == parts
+
+
+# ---- the store of hidden states
+
+
+def cached(folder: Path, out: str, cache: str, root: str = "store", freeze: int | str = 2, **sections: Any) -> Path:
+    raw = toy_config(folder, backbone={"freeze": freeze, "cache": cache}, baselines=["majority"], **sections)
+    run(parse_config(raw), folder / out, store=ActivationStore(folder / root, 1 << 30))
+    return folder / out
+
+
+@pytest.mark.parametrize("freeze", [1, 2, "all"])
+def test_from_the_store_training_is_bitwise_the_same_every_time(freeze: int | str, tmp_path: Path) -> None:
+    paths = [cached(tmp_path, out, "on", root, freeze) for out, root in (("a", "one"), ("b", "one"), ("c", "two"))]
+    weights = [(path / "model/model.safetensors").read_bytes() for path in paths]
+    assert weights[0] == weights[1] == weights[2]
+    assert [runs.system(path, "fine-tuned")["store"] for path in paths] == ["cold", "warm", "cold"]
+
+
+@pytest.mark.parametrize("freeze", [2, "all"])
+def test_without_the_store_the_result_is_the_same_within_the_rounding(freeze: int | str, tmp_path: Path) -> None:
+    on, off = (load_file(cached(tmp_path, c, c, freeze=freeze) / "model/model.safetensors") for c in ("on", "off"))
+    assert runs.system(tmp_path / "off", "fine-tuned")["store"] == "off"
+    for name in on:
+        np.testing.assert_allclose(on[name], off[name], atol=0.02, err_msg=name)
+
+
+@pytest.mark.parametrize("trouble", ["full", "no directory", "vanishes"])
+def test_a_store_that_fails_is_said_and_training_goes_on(
+    trouble: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "store"
+    if trouble == "no directory":
+        root.write_text("a file")
+    write = ActivationStore.write
+
+    def failing(self: ActivationStore, *args: Any) -> None:
+        if trouble == "full":
+            raise StoreError("hidden states cannot be kept: No space left on device")
+        write(self, *args)
+        shutil.rmtree(self.root)
+
+    if trouble != "no directory":
+        monkeypatch.setattr(ActivationStore, "write", failing)
+    raw = toy_config(tmp_path, backbone={"freeze": 2, "cache": "on"}, baselines=["majority"])
+    events = run(parse_config(raw), tmp_path / "out", store=ActivationStore(root, 1 << 30))
+    said = [event.message for event in events if isinstance(event, Stage) and event.name == "store"]
+    assert [text for text in said if text.startswith("going on without it. ")], said
+    assert runs.system(tmp_path / "out", "fine-tuned")["store"] == "off"
+    assert isinstance(events[-1], Finished)
+
+
+def test_a_run_may_be_resumed_without_the_store(tmp_path: Path) -> None:
+    raw = toy_config(tmp_path, backbone={"freeze": 2, "cache": "on"}, baselines=[])
+    store = ActivationStore(tmp_path / "store", 1 << 30)
+    asked: list[int] = []
+    with pytest.raises(Interrupted):
+        run(parse_config(raw), tmp_path / "out", store=store, stop=lambda: bool(asked.append(1)) or len(asked) > 13)
+    raw["backbone"]["cache"] = "off"
+    run(parse_config(raw), tmp_path / "out", store=store, resume=True)
+    assert runs.system(tmp_path / "out", "fine-tuned")["store"] == "off"
+
+
+def test_what_auto_has_measured_stays_chosen_when_a_run_is_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = toy_config(tmp_path, baselines=[])
+    store = ActivationStore(tmp_path / "store", 1 << 30)
+    monkeypatch.setattr("pipelines.keep_or_recompute.measured", lambda *_: Choice(True, "as measured"))
+    asked: list[int] = []
+    with pytest.raises(Interrupted):
+        run(parse_config(raw), tmp_path / "out", store=store, stop=lambda: bool(asked.append(1)) or len(asked) > 12)
+    monkeypatch.setattr("pipelines.keep_or_recompute.measured", lambda *_: Choice(False, "otherwise"))
+    events = run(parse_config(raw), tmp_path / "out", store=store, resume=True)
+    assert "hidden states of the frozen layers are kept: as measured" in [
+        e.message for e in events if isinstance(e, Stage)
+    ]
+    assert not (tmp_path / "out/cache.json").exists()

@@ -19,7 +19,7 @@ from safetensors.numpy import load_file
 from pipelines.config import parse_config
 from pipelines.errors import ConfigError, DataError, RunDirectoryError
 from service.launch import check_first
-from tests.runs import client_config, first_run, report, table
+from tests.runs import client_config, first_run, report, system, table
 from tests.toys import tiny_backbone, toy_config, toy_rows, write_csv, write_yaml
 
 ENVIRONMENT = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
@@ -53,22 +53,25 @@ def assert_agree(one: dict[str, Any], other: dict[str, Any]) -> None:
             np.testing.assert_allclose(one[name], other[name], atol=1e-4, err_msg=name)
 
 
-def test_two_processes_agree_with_one(tmp_path: Path) -> None:
-    """Dropout 0, class weights, fp32, 50 steps; once by --processes, once by torchrun."""
+@pytest.mark.parametrize("cache", ["on", "off"])
+def test_two_processes_agree_with_one(cache: str, tmp_path: Path) -> None:
+    """Dropout 0, class weights, fp32, 50 steps; once by --processes, once by torchrun; from the store and without."""
     config = prepared(tmp_path, dropout=0.0)
-    one = finetune(config, "one", "--processes", "1")
+    one = finetune(config, "one", "--processes", "1", "--set", "backbone.cache=off")
+    store = ["--set", f"backbone.cache={cache}"]
     start = load_file(tmp_path / "tiny/model.safetensors")
     weight = "encoder.layer.2.output.dense.weight"
     assert np.abs(one["bert." + weight] - start[weight]).max() > 0.05  # far more than the tolerance
     curve = ["--set", "evaluation.learning_curve=[0.25]"]
-    assert_agree(one, finetune(config, "two", "--processes", "2", *curve))
+    assert_agree(one, finetune(config, "two", "--processes", "2", *store, *curve))
     manifest = json.loads((tmp_path / "two/manifest.json").read_text())
     assert manifest["processes"] == 2
+    assert system(tmp_path / "two", "fine-tuned")["store"] == {"on": "cold", "off": "off"}[cache]
     points = report(tmp_path / "two")["learning_curve"]["curves"][0]["points"]
     assert [point["items"] for point in points] == [99, 396]  # one is a duplicate of a test item
 
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command = [*torchrun, "-m", "service.cli", "finetune", str(config), "--out", str(tmp_path / "torchrun")]
+    command = [*torchrun, "-m", "service.cli", "finetune", str(config), *store, "--out", str(tmp_path / "torchrun")]
     subprocess.run(command, env=ENVIRONMENT, capture_output=True, check=True)
     assert_agree(one, load_file(tmp_path / "torchrun/model/model.safetensors"))
 
@@ -105,7 +108,7 @@ def test_before_several_processes_start_the_run_before_is_taken_into_account(tmp
 @pytest.mark.parametrize("processes", ["1", "2"])
 def test_ctrl_c_keeps_a_checkpoint_and_resume_ends_bit_for_bit(processes: str, tmp_path: Path) -> None:
     config = prepared(tmp_path, dropout=0.1, epochs=12)
-    options = ["--processes", processes]
+    options = ["--processes", processes, "--set", "backbone.cache=on"]
     whole = finetune(config, "whole", *options)
     out = tmp_path / "parts"
     command = [*ROOTSTOCK, str(config), "--out", str(out), *options]

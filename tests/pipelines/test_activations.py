@@ -1,0 +1,177 @@
+"""Hidden states of items: computed once, bit for bit the same whatever is computed with them."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pipelines import activations
+from pipelines.activation_store import ActivationStore
+from pipelines.activations import Computed, content_key, finished, kept
+from pipelines.backbones import load_text_backbone
+from pipelines.backbones.text import TextBackbone
+from pipelines.config import BackboneConfig
+from pipelines.device import Precision
+from pipelines.errors import Interrupted, StoreError
+from pipelines.lower_layers import LowerLayers
+from pipelines.records import Stage
+from tests.toys import tiny_backbone, toy_rows
+
+TEXTS = [row["text"] for row in toy_rows(40)]
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> TextBackbone:
+    path = tiny_backbone(tmp_path_factory.mktemp("backbone") / "tiny")
+    return load_text_backbone(BackboneConfig(name=str(path)), ("calm", "harsh"), 32, seed=0)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ActivationStore:
+    return ActivationStore(tmp_path / "store", 1 << 28)
+
+
+def lower_of(backbone: TextBackbone, precision: Precision = "fp32", depth: int = 2) -> LowerLayers:
+    return LowerLayers(backbone, depth, "tokens", precision)
+
+
+def states_of(lower: LowerLayers, texts: Sequence[str], store: ActivationStore) -> list[torch.Tensor]:
+    """What is kept of every text, (T, D)."""
+    encodings = lower.backbone.encode(texts)
+    found = finished(kept(lower, encodings, store))
+    return [found.batch(np.array([i]))[0] for i in range(len(texts))]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@given(data=st.data())
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_the_bits_of_an_item_do_not_depend_on_its_data_set(
+    precision: Precision, backbone: TextBackbone, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    """Any other items, in any order, in one store or grown step by step."""
+    lower = lower_of(backbone, precision)
+    folder = tmp_path_factory.mktemp("stores")
+    alone = states_of(lower, TEXTS[:1], ActivationStore(folder / "alone", 1 << 28))[0]
+    order = data.draw(st.permutations(range(len(TEXTS))))
+    some = order[: data.draw(st.integers(1, len(TEXTS)))]
+    grown = ActivationStore(folder / "grown", 1 << 28)
+    cut = data.draw(st.integers(0, len(some)))
+    if cut:
+        states_of(lower, [TEXTS[i] for i in some[:cut]], grown)
+    found = states_of(lower, [TEXTS[i] for i in [*some, 0]], grown)
+    assert torch.equal(found[-1], alone)
+    shutil.rmtree(folder)
+
+
+def test_only_what_is_missing_is_computed(backbone: TextBackbone, store: ActivationStore) -> None:
+    lower = lower_of(backbone)
+    encodings = backbone.encode(TEXTS)
+    assert finished(kept(lower, encodings[:25], store)).computed == 25
+    assert finished(kept(lower, encodings, store)).computed == 15
+    assert finished(kept(lower, [*encodings[::-1], encodings[3]], store)).computed == 0
+    calls: list[int] = []
+    lower.__class__ = type("Counted", (LowerLayers,), {"__call__": lambda *_: calls.append(1)})
+    finished(kept(lower, encodings, store))
+    assert calls == []
+
+
+def test_equal_texts_are_computed_once(backbone: TextBackbone, store: ActivationStore) -> None:
+    encodings = backbone.encode([TEXTS[0], TEXTS[1], TEXTS[0], "  ".join(TEXTS[0].split())])
+    assert finished(kept(lower_of(backbone), encodings, store)).computed == 2
+
+
+def test_a_batch_is_padded_with_zeros_and_close_to_the_computed_one(
+    backbone: TextBackbone, store: ActivationStore
+) -> None:
+    lower = lower_of(backbone)
+    encodings = backbone.encode(TEXTS)
+    numbers = np.array([7, 0, 31])
+    read = finished(kept(lower, encodings, store)).batch(numbers)
+    computed = Computed(lower, encodings).batch(numbers)
+    assert read.shape == computed.shape
+    for row, number in enumerate(numbers):
+        length = len(encodings[number])
+        assert not read[row, length:].any()
+        torch.testing.assert_close(read[row, :length], computed[row, :length], atol=0.03, rtol=0.02)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_deepening_goes_on_from_what_is_there_with_the_same_bits(
+    precision: Precision, backbone: TextBackbone, store: ActivationStore, tmp_path: Path
+) -> None:
+    """Some items start from depth 1, the others from their content; a fresh store starts all from their content."""
+    states_of(lower_of(backbone, precision, depth=1), TEXTS[:25], store)
+    deeper = lower_of(backbone, precision, depth=3)
+    started: list[int] = []
+
+    def recorded(encodings: object, start: tuple[int, torch.Tensor] | None = None) -> torch.Tensor:
+        started.append(start[0] if start else 0)
+        return LowerLayers.__call__(deeper, encodings, start)  # type: ignore[arg-type]
+
+    deeper.__class__ = type("Recorded", (LowerLayers,), {"__call__": lambda _, e, start=None: recorded(e, start)})
+    found = states_of(deeper, TEXTS, store)
+    assert set(started) == {0, 1}
+    fresh = states_of(lower_of(backbone, precision, depth=3), TEXTS, ActivationStore(tmp_path / "fresh", 1 << 28))
+    assert all(torch.equal(a, b) for a, b in zip(found, fresh, strict=True))
+
+
+def test_a_lower_cut_is_computed_anew(backbone: TextBackbone, store: ActivationStore, tmp_path: Path) -> None:
+    states_of(lower_of(backbone, depth=3), TEXTS, store)
+    found = states_of(lower_of(backbone, depth=1), TEXTS, store)
+    fresh = states_of(lower_of(backbone, depth=1), TEXTS, ActivationStore(tmp_path / "fresh", 1 << 28))
+    assert all(torch.equal(a, b) for a, b in zip(found, fresh, strict=True))
+
+
+def test_many_items_become_several_files_and_say_how_far_they_are(
+    backbone: TextBackbone, store: ActivationStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(activations, "FILE_BYTES", 4000)
+    events = list(kept(lower_of(backbone), backbone.encode(TEXTS), store))
+    assert len(list(store.root.glob("*/*.safetensors"))) == len(events) - 1 == 3
+    said = [event.message for event in events if isinstance(event, Stage)]
+    assert said[0] == "computing the hidden states of 40 items"
+    assert all(text.endswith(" of 40 items") for text in said[1:])
+    assert finished(kept(lower_of(backbone), backbone.encode(TEXTS), store)).computed == 0
+
+
+def test_asked_to_stop_it_keeps_what_is_done(backbone: TextBackbone, store: ActivationStore) -> None:
+    lower, encodings = lower_of(backbone), backbone.encode(TEXTS)
+    asked: list[int] = []
+
+    def stop() -> bool:
+        asked.append(1)
+        return len(asked) == 3
+
+    with pytest.raises(Interrupted, match="stopped while hidden states were being computed; what was computed is kept"):
+        finished(kept(lower, encodings, store, stop=stop))
+    rest = finished(kept(lower, encodings, store))
+    assert 0 < rest.computed < 40
+
+
+def test_a_store_that_loses_files_meanwhile_is_no_store(
+    backbone: TextBackbone, store: ActivationStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = ActivationStore.write
+
+    def write_and_lose(self: ActivationStore, *args: object) -> None:
+        write(self, *args)  # type: ignore[arg-type]
+        shutil.rmtree(self.root)
+
+    monkeypatch.setattr(ActivationStore, "write", write_and_lose)
+    with pytest.raises(StoreError, match="dropped while they were being computed"):
+        finished(kept(lower_of(backbone), backbone.encode(TEXTS), store))
+
+
+def test_keys_are_of_the_content_only(backbone: TextBackbone) -> None:
+    lower = lower_of(backbone)
+    first, second, same = backbone.encode([TEXTS[0], TEXTS[1], TEXTS[0].replace(" ", "  ")])
+    assert content_key(lower, first) == content_key(lower, same) != content_key(lower, second)
+    assert len(content_key(lower, first)) == 16
+    assert content_key(lower, [1, 2]) != content_key(lower, [1, 2, 0])
