@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test test-slow lint format bench serve clean
+.PHONY: demo test test-slow lint format bench-training serve clean
 
 demo: $(READY)
 	$(BIN)/rootstock demo --out runs/demo
@@ -24,8 +24,8 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(READY)
-	$(BIN)/python -m benchmarks.training_speed
+bench-training: $(READY)
+	$(BIN)/python -m benchmarks.training
 
 # Finished reports in a browser, on this machine only.
 serve: $(READY)

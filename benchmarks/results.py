@@ -13,7 +13,7 @@ from typing import Any
 
 Row = dict[str, Any]
 
-PACKAGES = ("torch", "transformers", "accelerate", "tokenizers", "scikit-learn")
+PACKAGES = ("torch", "transformers", "accelerate", "peft", "tokenizers", "scikit-learn")
 
 
 def results_file(name: str) -> Path:

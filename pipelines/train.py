@@ -53,6 +53,7 @@ class Progress:
     best_step: int = 0
     epochs_without_gain: int = 0
     seconds: float = 0.0  # training only: validation and saving excluded
+    before: float = 0.0  # of them, before the first batch: tokenization, hidden states that the store lacked
     store: str = "off"  # how the hidden states at the cut were had: cold, warm, or off
     pending: list[float] = field(default_factory=list)  # losses since the last Step event
     history: list[dict[str, Any]] = field(default_factory=list)  # Step and Validation events

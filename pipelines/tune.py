@@ -80,6 +80,7 @@ def tune(
     del lower  # a copy of its layers, which is not needed where states are kept
     validation = TrainingData(encoded, splits.targets(splits.validation))
     progress = yield from train(trunk, training, validation, config.training, accelerator, precision, checkpoints, stop)
+    progress.before = before
     progress.seconds += before
     progress.store = used
     return progress
