@@ -168,7 +168,11 @@ def _peak_rss() -> float:
 def _machine() -> dict[str, Any]:
     capabilities = torch.cpu.get_capabilities()
     marks = [name for name in ("amx_bf16", "avx512_bf16", "avx512_f", "avx2") if capabilities.get(name)]
-    name = torch.cuda.get_device_name() if device().type == "cuda" else f"{capabilities.get('cpu_name', 'cpu')}, {marks[0] if marks else 'plain'}"
+    name = (
+        torch.cuda.get_device_name()
+        if device().type == "cuda"
+        else f"{capabilities.get('cpu_name', 'cpu')}, {marks[0] if marks else 'plain'}"
+    )
     return {"machine": name, "threads": torch.get_num_threads(), "versions": results.versions()}
 
 

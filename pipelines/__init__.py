@@ -9,11 +9,12 @@ Reading order (each module may import those before it, never those after)::
     weights -> backbones               a name -> verified files -> a classifier with its hidden layers found
     durable                            directories that are complete or absent
     trunk, lora                        freeze the lower layers; adapters above them
+    first_token                        the last layer for the one token that the head reads
     lower_layers                       the frozen layers run alone: content -> hidden states at the cut
     activation_store -> activations    hidden states on disk; of these items, computed once
     keep_or_recompute                  whether that is worth it here, measured
     batches, encoded -> predict        token batches; items as model inputs; logits in input order
-    checkpoint -> train                resumable state on disk; the one training loop, which yields events
+    checkpoint, dropout -> train       resumable state; cheaper masks; the one training loop, which yields events
     baselines                          majority and three logistic regressions
     artifacts, saved_run               the run directory: complete or absent; read back
     provenance                         what a run comes from

@@ -18,7 +18,7 @@ from pipelines.errors import Interrupted, StoreError
 from pipelines.lower_layers import LowerLayers
 from pipelines.records import Event, IntArray, Stage
 
-BATCH_TOKENS = 512  # of a batch of items of one length; part of the recipe, like its shape
+BATCH_TOKENS = 256  # of a batch of items of one length: larger ones are hardly faster, and fill up more in vain
 FILE_BYTES = 64 << 20  # states in memory before they are written
 
 

@@ -12,6 +12,7 @@ from torch import nn
 from pipelines.backbones import Backbone
 from pipelines.backbones.base import Encoding
 from pipelines.device import device
+from pipelines.first_token import first_token_only
 from pipelines.records import IntArray
 from pipelines.trunk import Trunk
 
@@ -42,7 +43,8 @@ class Encoded:
             model: the backbone's, or a wrapper around it.
         """
         inputs = self.backbone.collate([self.encodings[i] for i in numbers])
-        outputs: Any = model(**{name: tensor.to(device()) for name, tensor in inputs.items()})
+        with first_token_only(self.backbone):
+            outputs: Any = model(**{name: tensor.to(device()) for name, tensor in inputs.items()})
         logits: torch.Tensor = outputs.logits
         return logits
 

@@ -24,6 +24,7 @@ from pipelines.batches import epoch_batches, share, stream_seed
 from pipelines.checkpoint import Checkpoints, Tensors, TrainingState, optimizer_tensors, restore_optimizer
 from pipelines.config import TrainingConfig
 from pipelines.device import Precision
+from pipelines.dropout import CheapDropout
 from pipelines.encoded import Encoded
 from pipelines.errors import Interrupted, TrainingError
 from pipelines.metrics import macro_f1
@@ -126,7 +127,8 @@ class Loop:
         """Weighted sum of the cross-entropies of B items."""
         accelerator = self.accelerator
         targets = torch.from_numpy(self.data.targets[items]).to(accelerator.device)
-        logits = self.data.items.logits(self.model, items).float()  # (B, C)
+        with CheapDropout():
+            logits = self.data.items.logits(self.model, items).float()  # (B, C)
         losses = nn.functional.cross_entropy(logits, targets, reduction="none")
         return (losses * torch.from_numpy(weights).to(losses)).sum()
 
