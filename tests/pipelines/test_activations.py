@@ -134,7 +134,7 @@ def test_many_items_become_several_files_and_say_how_far_they_are(
 ) -> None:
     monkeypatch.setattr(activations, "FILE_BYTES", 4000)
     events = list(kept(lower_of(backbone), backbone.encode(TEXTS), store))
-    assert len(list(store.root.glob("*/*.safetensors"))) == len(events) - 1 == 3
+    assert len(list(store.root.glob("*/*.safetensors"))) == len(events) - 1 == 4
     said = [event.message for event in events if isinstance(event, Stage)]
     assert said[0] == "computing the hidden states of 40 items"
     assert all(text.endswith(" of 40 items") for text in said[1:])
