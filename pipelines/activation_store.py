@@ -76,17 +76,26 @@ class ActivationStore:
     def __init__(self, root: Path, most_bytes: int) -> None:
         self.root = root
         self.most_bytes = most_bytes
-        self._checked: set[Path] = set()  # files that this process has written or read
+        self._used: set[Path] = set()  # files that this process has written or read
 
     def read(self, fingerprint: str, keys: Iterable[bytes]) -> States:
-        """Whatever of these items is kept. A damaged file is dropped and counts as absent."""
+        """Whatever of these items is kept. A damaged file is dropped and counts as absent; files without any of the
+        items are not looked at further, so that they may be dropped when room is needed.
+        """
         wanted, states = set(keys), States()
-        for path in self._files(self.root / fingerprint):
+        for path in _listed(self.root / fingerprint, "*.safetensors"):
             try:
-                states.add(*self._open(path), wanted)
-            except FileNotFoundError:
-                continue  # dropped by another process
-            except (OSError, SafetensorError, KeyError, ValueError):
+                with safe_open(path, framework="pt") as file:
+                    names = file.get_tensor("keys").numpy().tobytes()
+                    found = [names[i : i + KEY_BYTES] for i in range(0, len(names), KEY_BYTES)]
+                    if wanted.isdisjoint(found):
+                        continue
+                    self._check(path)
+                    lengths, rows = file.get_tensor("lengths").tolist(), file.get_tensor("states")
+                states.add(found, lengths, rows, wanted)
+            except OSError:
+                continue  # dropped by another process, or out of reach: absent, but not for us to delete
+            except (SafetensorError, KeyError, ValueError):
                 _delete(path)
         return states
 
@@ -104,7 +113,8 @@ class ActivationStore:
             folder.mkdir(parents=True, exist_ok=True)
             self._make_room(sum(item.nbytes for item in states), folder)
             if not (folder / "trunk.json").exists():
-                write_json(folder / "trunk.json", ingredients)
+                write_json(unfinished, ingredients)
+                unfinished.rename(folder / "trunk.json")
             lengths = torch.tensor([len(item) for item in states], dtype=torch.int32)
             names = torch.frombuffer(bytearray(b"".join(keys)), dtype=torch.uint8).reshape(-1, KEY_BYTES)
             save_file({"states": torch.cat(list(states)), "lengths": lengths, "keys": names}, unfinished)
@@ -115,14 +125,17 @@ class ActivationStore:
         except (OSError, SafetensorError) as error:
             _delete(unfinished)
             raise StoreError(f"{folder}: hidden states cannot be kept: {_reason(error)}") from None
-        self._checked.add(path)
+        self._used.add(path)
 
     def refuse(self, size: int) -> str | None:
         """Why files of this size, in bytes, cannot be kept; None if they can."""
         if size > self.most_bytes:
             return f"they need {size / 2**30:.1f} GiB, the store may hold {self.most_bytes / 2**30:.1f}"
-        existing = next(path for path in (self.root, *self.root.absolute().parents) if path.exists())
-        free = shutil.disk_usage(existing).free
+        try:
+            existing = next(path for path in (self.root, *self.root.absolute().parents) if path.exists())
+            free = shutil.disk_usage(existing).free
+        except OSError as error:
+            return f"{self.root}: {_reason(error)}"
         if size + RESERVE_BYTES > free + self.size():
             return f"they need {size / 2**30:.1f} GiB, the disk has {free / 2**30:.1f} free"
         return None
@@ -132,8 +145,9 @@ class ActivationStore:
         path = self.root / f"{_UNFINISHED}{os.getpid()}-{time.monotonic_ns()}"
         try:
             self.root.mkdir(parents=True, exist_ok=True)
+            probe = os.urandom(PROBE_BYTES)
             started = time.perf_counter()
-            path.write_bytes(os.urandom(PROBE_BYTES))
+            path.write_bytes(probe)
             sync(path)
             written = time.perf_counter()
             _forget(path)
@@ -149,34 +163,34 @@ class ActivationStore:
         """Bytes of all files."""
         return sum(size for _, size, _ in self._all())
 
-    def _open(self, path: Path) -> tuple[list[bytes], list[int], torch.Tensor]:
-        if path not in self._checked and _digest(path) != path.stem:
+    def _check(self, path: Path) -> None:
+        """Compare a file with its digest, once in this process, and note its use. Raises ValueError."""
+        if path not in self._used and _digest(path) != path.stem:
             raise ValueError("its bytes are not those that were written")
-        self._checked.add(path)
-        with safe_open(path, framework="pt") as file:
-            keys, lengths, states = (file.get_tensor(name) for name in ("keys", "lengths", "states"))
-        names = keys.numpy().tobytes()
+        self._used.add(path)
         _touch(path)
-        return [names[i : i + KEY_BYTES] for i in range(0, len(names), KEY_BYTES)], lengths.tolist(), states
 
     def _make_room(self, size: int, own: Path) -> None:
-        """Drop what was not used for longest, but nothing that this process uses."""
+        """Drop what was not used for longest, but nothing that this process uses, and nothing if it would not do."""
         files = sorted(self._all(), key=lambda file: file[2])
-        total = sum(file[1] for file in files)
-        for path, bytes_, _ in files:
-            if total + size <= self.most_bytes and shutil.disk_usage(own).free >= size + RESERVE_BYTES:
+        over_limit = sum(file[1] for file in files) + size - self.most_bytes
+        over_disk = size + RESERVE_BYTES - shutil.disk_usage(own).free
+        free = [(path, bytes_) for path, bytes_, _ in files if path not in self._used]
+        if max(over_limit, over_disk) > sum(bytes_ for _, bytes_ in free):
+            why = f"the store may hold {self.most_bytes / 2**30:.1f} GiB, and this data needs more"
+            raise OSError(why if over_limit >= over_disk else "no space left on the disk but a reserve for others")
+        dropped = 0
+        for path, bytes_ in free:
+            if dropped >= max(over_limit, over_disk):
                 return
-            if path not in self._checked:
-                _delete(path)
-                total -= bytes_
-        if total + size > self.most_bytes:
-            raise OSError(f"the store may hold {self.most_bytes / 2**30:.1f} GiB, and this data needs more")
-        if shutil.disk_usage(own).free < size + RESERVE_BYTES:
-            raise OSError("no space left on the disk, but for what is left to others")
+            _delete(path)
+            dropped += bytes_
+            if path.parent != own and not _listed(path.parent, "*.safetensors"):
+                _delete(path.parent / "trunk.json")
 
     def _all(self) -> Iterator[tuple[Path, int, float]]:
         """Path, bytes and time of last use of every file; leftovers of killed processes are deleted on the way."""
-        for path in [*self.root.glob("*/*"), *self.root.glob(f"{_UNFINISHED}*")]:
+        for path in [*_listed(self.root, "*/*"), *_listed(self.root, f"{_UNFINISHED}*")]:
             try:
                 status = path.stat()
             except OSError:
@@ -186,8 +200,13 @@ class ActivationStore:
             elif path.suffix == ".safetensors" or path.name.startswith(_UNFINISHED):
                 yield path, status.st_size, status.st_mtime
 
-    def _files(self, folder: Path) -> list[Path]:
-        return sorted(folder.glob("*.safetensors"))
+
+def _listed(folder: Path, pattern: str) -> list[Path]:
+    """Files that fit a pattern; none where the folder is out of reach."""
+    try:
+        return sorted(folder.glob(pattern))
+    except OSError:
+        return []
 
 
 def _digest(path: Path) -> str:

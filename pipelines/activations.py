@@ -72,7 +72,7 @@ def kept(
 
     Args:
         accelerator: all its processes must call this alike.
-        stop: asked after every batch, by a run of one process; what was computed is kept.
+        stop: asked after every batch; what was computed is kept.
 
     Raises:
         StoreError: they cannot be kept, in any of the processes.
@@ -86,13 +86,18 @@ def kept(
         missing = _union(gather_object([list(missing.items())]))
     if missing:
         yield Stage("store", f"computing the hidden states of {len(missing):,} items")
-        trouble = yield from _fill(lower, missing, store, rank, world, stop)
+        trouble, stopped = yield from _fill(lower, missing, store, rank, world, stop)
         if world > 1:
-            trouble = next((text for text in gather_object([trouble]) if text), None)
+            outcomes = gather_object([(trouble, stopped)])
+            trouble = next((text for text, _ in outcomes if text), None)
+            stopped = any(flag for _, flag in outcomes)
+        if stopped:
+            raise Interrupted("stopped while hidden states were being computed; what was computed is kept")
         if trouble:
             raise StoreError(trouble)
         states = store.read(lower.fingerprint, keys)
-        if any(key not in states for key in keys):
+        complete = all(key in states for key in keys)
+        if not (complete if world == 1 else all(gather_object([complete]))):
             raise StoreError(f"{store.root}: hidden states were dropped while they were being computed")
     return Kept(states, keys, len(missing))
 
@@ -118,31 +123,35 @@ def _fill(
     rank: int,
     world: int,
     stop: Callable[[], bool],
-) -> Generator[Event, None, str | None]:
-    """Compute and write this process's share. Returns what went wrong with the store, if anything."""
+) -> Generator[Event, None, tuple[str | None, bool]]:
+    """Compute and write this process's share. Returns what went wrong with the store, if anything; and if stopped."""
+    below, started = _lower_states(lower, missing, store)
+    begun = {key for key in missing if key in started}
+    if world > 1:  # all must cut the same batches
+        found = gather_object([(below, begun)])
+        begun = set.intersection(*(own for _, own in found)) if len({depth for depth, _ in found}) == 1 else set()
     try:
-        below, started = _lower_states(lower, missing, store)
         keys: list[bytes] = []
         rows: list[torch.Tensor] = []
         done = 0
-        for batch in list(_batches(lower, missing, started))[rank::world]:
+        for batch in list(_batches(lower, missing, begun))[rank::world]:
             start = (below, torch.stack([started[key] for key in batch.keys])) if batch.started else None
             states = lower([missing[key] for key in batch.keys], start).cpu()
             keys += batch.keys[: batch.new]
             rows += [row.clone() for row in states[: batch.new]]
-            stopping = world == 1 and stop()
+            stopping = stop()
             if stopping or sum(row.nbytes for row in rows) >= FILE_BYTES:
                 store.write(lower.fingerprint, lower.ingredients, keys, rows)
                 done += len(keys)
                 keys, rows = [], []
-                yield Stage("store", f"{done * world:,} of {len(missing):,} items")
+                yield Stage("store", f"{min(done * world, len(missing)):,} of {len(missing):,} items")
             if stopping:
-                raise Interrupted("stopped while hidden states were being computed; what was computed is kept")
+                return None, True
         if keys:
             store.write(lower.fingerprint, lower.ingredients, keys, rows)
     except StoreError as error:
-        return str(error)
-    return None
+        return str(error), False
+    return None, False
 
 
 def _lower_states(lower: LowerLayers, missing: dict[bytes, Encoding], store: ActivationStore) -> tuple[int, States]:
@@ -164,7 +173,7 @@ class _Batch:
     started: bool
 
 
-def _batches(lower: LowerLayers, missing: dict[bytes, Encoding], started: States) -> Iterator[_Batch]:
+def _batches(lower: LowerLayers, missing: dict[bytes, Encoding], started: set[bytes]) -> Iterator[_Batch]:
     """Batches of one length and one shape: so an item's bits do not depend on its neighbours."""
     backbone = lower.backbone
     names = list(missing)

@@ -101,6 +101,7 @@ class RunDirectory:
         if not path.exists():
             unsure = path.with_name("." + path.name)
             durable.write_json(unsure, make())
+            durable.sync(unsure)
             unsure.rename(path)
         value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return value

@@ -16,6 +16,7 @@ from accelerate.utils import ProjectConfiguration
 from pipelines.errors import ConfigError, TrainingError
 
 Precision = Literal["fp32", "bf16", "fp16"]
+_NUMERIC_SETTINGS = ("DNNL_MAX_CPU_ISA", "ONEDNN_MAX_CPU_ISA", "ONEDNN_DEFAULT_FPMATH_MODE", "MKL_CBWR")
 
 
 def device() -> torch.device:
@@ -84,8 +85,9 @@ def autocast(precision: Precision) -> torch.autocast:
 def numeric_backend() -> dict[str, Any]:
     """What decides the bits of a sum besides its terms: device, instructions, libraries, threads."""
     kind = device()
-    name = torch.cuda.get_device_name(kind) if kind.type == "cuda" else ""
-    instructions = {k: v for k, v in torch.cpu.get_capabilities().items() if v is True}
+    capabilities = torch.cpu.get_capabilities()
+    name = torch.cuda.get_device_name(kind) if kind.type == "cuda" else str(capabilities.get("cpu_name", ""))
+    instructions = {k: v for k, v in capabilities.items() if v is True}
     return {
         "device": f"{kind.type} {name}".strip(),
         "instructions": sorted(instructions) if kind.type == "cpu" else [],
@@ -94,4 +96,5 @@ def numeric_backend() -> dict[str, Any]:
         "build": torch.__config__.show(),
         "matmul": torch.get_float32_matmul_precision(),
         "threads": torch.get_num_threads() if kind.type == "cpu" else 0,
+        "settings": {k: os.environ[k] for k in _NUMERIC_SETTINGS if k in os.environ},
     }

@@ -56,7 +56,7 @@ def attention(
         )
     scores = (query * (scale or query.shape[-1] ** -0.5)) @ key.transpose(-2, -1)
     if attn_mask is not None and attn_mask.dtype == torch.bool:
-        scores = scores.masked_fill(~attn_mask, -math.inf)
+        scores = scores.masked_fill(~attn_mask, torch.finfo(scores.dtype).min)  # a row may see nothing
     elif attn_mask is not None:
         scores = scores + attn_mask
     return dropout(scores.softmax(dim=-1), dropout_p) @ value

@@ -53,7 +53,7 @@ class StateSource(Protocol):
     """The hidden states at the cut of N items."""
 
     def batch(self, numbers: IntArray) -> torch.Tensor:
-        """(B, T, D) in bf16 on the device of this process; T is that of the longest; what is behind an item is masked."""
+        """(B, T, D) in bf16 on the device of this process, T of the longest; what is behind an item is masked."""
 
 
 class Replayed(Encoded):

@@ -52,13 +52,14 @@ def choose(
         passes: over all items, by this run.
         remember: keeps what was measured, so that a resumed run goes on alike.
     """
-    lower = trunk_layers(trunk, precision)
-    if lower is None:
+    if not trunk.depth:
         return Choice(False, "no hidden layer is frozen")
     if cache != "auto":
         return Choice(cache == "on", f"backbone.cache is {cache}")
     chosen: list[Choice | None] = [None]
     if accelerator.is_main_process:
+        lower = trunk_layers(trunk, precision)
+        assert lower is not None
         encodings = trunk.backbone.encode(texts)
         chosen = [Choice(**remember("cache", lambda: asdict(measured(lower, encodings, store, passes))))]
     if accelerator.num_processes > 1:
@@ -92,7 +93,7 @@ def _seconds_to_compute(lower: LowerLayers, encodings: Sequence[Encoding], lengt
     middle = np.argsort(lengths, kind="stable")[len(lengths) // 2 :]
     size = max(1, BATCH_TOKENS // lengths[int(middle[0])])
     batch = [encodings[i] for i in middle[:size]]
-    lower(batch)  # the first call sets up what the others reuse
+    lower(batch).cpu()  # the first call sets up what the others reuse
     started = time.perf_counter()
-    lower(batch)
+    lower(batch).cpu()  # waits for the device
     return (time.perf_counter() - started) / sum(lower.backbone.length(encoding) for encoding in batch)

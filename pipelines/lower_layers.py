@@ -155,13 +155,12 @@ def _bf16_copy(backbone: Backbone, depth: int) -> nn.Module:
     above = list(layers[depth:])
     del layers[depth:]
     try:
-        base = copy.deepcopy(backbone.base)
+        base = backbone.base
+        copies = {id(p): nn.Parameter(p.detach().to(torch.bfloat16), requires_grad=False) for p in base.parameters()}
+        copied: nn.Module = copy.deepcopy(base, copies)
     finally:
         layers.extend(above)
-    for parameter in base.parameters():
-        parameter.requires_grad_(False)
-        parameter.data = parameter.data.to(torch.bfloat16)
-    return base.eval()
+    return copied.eval()
 
 
 def _ingredients(backbone: Backbone, dtype: torch.dtype) -> dict[str, Any]:
@@ -173,6 +172,7 @@ def _ingredients(backbone: Backbone, dtype: torch.dtype) -> dict[str, Any]:
         "attention": config._attn_implementation,
         "dtype": str(dtype),
         "processing": backbone.processing(),
+        "first position": getattr(getattr(backbone.base, "embeddings", None), "padding_idx", None),  # RoBERTa's
         "numeric backend": numeric_backend(),
     }
 

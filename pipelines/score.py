@@ -96,6 +96,7 @@ def fit_baseline(
         staging.rename(path)
     details = dict(baseline.details)
     training = {key: details.pop(key) for key in ("train_seconds", "peak_memory_bytes")}
+    training["store"] = details.pop("store", "off")
     size = size_bytes(path)
     return score(name, baseline.predict_probabilities, splits.labels, splits, len(items), details, training, size)
 

@@ -11,7 +11,8 @@ import io
 import json
 import math
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
@@ -83,7 +84,7 @@ def _open_binary(path: Path) -> BinaryIO:
     return gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb")  # type: ignore[return-value]
 
 
-def _lines(path: Path) -> Iterator[str]:
+def _lines(path: Path) -> Generator[str, None, None]:
     """Decoded lines with their line ends; the place of an undecodable byte is known."""
     number = 0
     try:
@@ -119,7 +120,17 @@ def _decode(path: Path, raw: bytes, number: int) -> str:
 
 
 def _read_delimited(path: Path, delimiter: str) -> Table:
-    reader = csv.reader(_lines(path), delimiter=delimiter, strict=True)
+    lines = _lines(path)
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    try:
+        columns = _header(path, reader)
+    except BaseException:
+        lines.close()
+        raise
+    return Table(path, columns, _delimited_rows(path, reader, columns, lines), "line")
+
+
+def _header(path: Path, reader: Any) -> list[str]:
     header = _next_record(path, reader)
     if header is None:
         raise DataError(path, "the file is empty; expected a first line with column names")
@@ -131,25 +142,26 @@ def _read_delimited(path: Path, delimiter: str) -> Table:
     doubled = sorted({name for name in columns if columns.count(name) > 1})
     if doubled:
         raise DataError(path, f"the column name {doubled[0]!r} stands twice; rename one of them", 1)
-    return Table(path, columns, _delimited_rows(path, reader, columns), "line")
+    return columns
 
 
-def _delimited_rows(path: Path, reader: Any, columns: list[str]) -> Iterator[Row]:
-    while True:
-        line = reader.line_num + 1
-        record = _next_record(path, reader)
-        if record is None:
-            return
-        if not record:  # a blank line
-            continue
-        if len(record) != len(columns):
-            raise DataError(
-                path,
-                f"expected {len(columns)} fields as in the header, found {len(record)}; "
-                "put quotes around text that holds the separator",
-                line,
-            )
-        yield Row(line, dict(zip(columns, record, strict=True)))
+def _delimited_rows(path: Path, reader: Any, columns: list[str], lines: Generator[str, None, None]) -> Iterator[Row]:
+    with closing(lines):
+        while True:
+            line = reader.line_num + 1
+            record = _next_record(path, reader)
+            if record is None:
+                return
+            if not record:  # a blank line
+                continue
+            if len(record) != len(columns):
+                raise DataError(
+                    path,
+                    f"expected {len(columns)} fields as in the header, found {len(record)}; "
+                    "put quotes around text that holds the separator",
+                    line,
+                )
+            yield Row(line, dict(zip(columns, record, strict=True)))
 
 
 def _next_record(path: Path, reader: Any) -> list[str] | None:

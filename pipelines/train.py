@@ -168,6 +168,7 @@ def train(
     precision: Precision,
     checkpoints: Checkpoints,
     stop: Callable[[], bool],
+    begun: Progress | None = None,
 ) -> Generator[Event, None, Progress]:
     """Train in place and leave the weights of the best validation macro-F1 in the model. Returns where it ended.
 
@@ -180,13 +181,14 @@ def train(
         checkpoints: the newest is resumed; written by the main process.
         stop: asked after every step (several processes answer at the next Step event); True saves a checkpoint and
             raises.
+        begun: what a run that is not resumed starts from: the seconds before its first batch.
 
     Raises:
         Interrupted: after `stop`; the checkpoint is complete.
         TrainingError: the loss is not a number.
     """
     loop = Loop(trunk, training, config, accelerator)
-    progress, best = Progress(), {}
+    progress, best = begun or Progress(), {}
     saved = checkpoints.newest()
     if saved is not None:
         progress, best = loop.restore(saved), saved.best

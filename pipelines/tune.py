@@ -79,11 +79,10 @@ def tune(
     encoded, _ = yield from _encode(trunk, splits.validation, lower, store, accelerator, stop)
     del lower  # a copy of its layers, which is not needed where states are kept
     validation = TrainingData(encoded, splits.targets(splits.validation))
-    progress = yield from train(trunk, training, validation, config.training, accelerator, precision, checkpoints, stop)
-    progress.before = before
-    progress.seconds += before
-    progress.store = used
-    return progress
+    begun = Progress(seconds=before, before=before, store=used)
+    return (
+        yield from train(trunk, training, validation, config.training, accelerator, precision, checkpoints, stop, begun)
+    )
 
 
 def _encode(

@@ -26,5 +26,5 @@ def default_store() -> ActivationStore:
         size = 0.0
     if not 0 < size < float("inf"):
         raise ConfigError(f"ROOTSTOCK_STORE_GIB: expected a number of GiB above 0, found {limit!r}")
-    path = Path(root) if root else user_cache_path("rootstock") / "activations"
+    path = Path(root).expanduser() if root else user_cache_path("rootstock") / "activations"
     return ActivationStore(path, round(size * 2**30))

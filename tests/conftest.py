@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,12 @@ import pytest
 
 from pipelines.config import RunConfig, parse_config
 from tests.toys import toy_config
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_store_left() -> Iterator[None]:
+    yield
+    shutil.rmtree(os.environ["ROOTSTOCK_STORE"], ignore_errors=True)
 
 
 @pytest.fixture

@@ -71,10 +71,15 @@ class TextBackbone(Backbone):
         return np.asarray(encoding, dtype="<i4").tobytes()
 
     def processing(self) -> dict[str, Any]:
-        """Digest of the tokenizer's own file, without the settings of its last call; and where texts are cut."""
-        tokenizer = json.loads(self.tokenizer.backend_tokenizer.to_str())
-        rules = json.dumps({key: tokenizer[key] for key in tokenizer if key not in ("truncation", "padding")})
-        return {"tokenizer": hashlib.sha256(rules.encode()).hexdigest(), "max_length": self.max_length}
+        """Digest of the tokenizer's own rules, without the settings of its last call; and where texts are cut."""
+        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        if backend is not None:
+            rules = json.loads(backend.to_str())
+        else:  # one written in Python, such as BERTweet's
+            name, settings = type(self.tokenizer).__name__, str(sorted(self.tokenizer.init_kwargs.items(), key=str))
+            rules = {"class": name, "settings": settings, "vocabulary": self.tokenizer.get_vocab()}
+        kept = json.dumps({k: rules[k] for k in rules if k not in ("truncation", "padding")}, sort_keys=True)
+        return {"tokenizer": hashlib.sha256(kept.encode()).hexdigest(), "max_length": self.max_length}
 
     def pooled_position(self, encoding: Encoding) -> int:
         """0, or the rightmost token that is no padding, which is how the heads of decoders find the last token."""

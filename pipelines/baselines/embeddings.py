@@ -25,23 +25,27 @@ class EmbeddingFeatures:
     Args:
         backbone: pretrained, not fine-tuned.
         precision: of its forward pass.
-        store: of the embeddings of training items; what is only predicted is computed, so that its rate is real.
+        kept_in: store of training items' embeddings; what is only predicted is computed, so that its rate is real.
     """
 
-    def __init__(self, backbone: Backbone, precision: Precision, store: ActivationStore | None) -> None:
+    store = "off"
+
+    def __init__(self, backbone: Backbone, precision: Precision, kept_in: ActivationStore | None) -> None:
         self.backbone = backbone
         self.precision = precision
-        self.store = store
+        self.kept_in = kept_in
 
     def fit_transform(self, texts: Sequence[str]) -> FloatArray:
         """Nothing to learn."""
-        if self.store is None:
+        if self.kept_in is None:
             return self.transform(texts)
         lower = LowerLayers(self.backbone, self.backbone.depth, "mean", self.precision)
         try:
-            states = finished(kept(lower, self.backbone.encode(texts), self.store))
-        except StoreError:
+            states = finished(kept(lower, self.backbone.encode(texts), self.kept_in))
+        except StoreError as error:
+            self.store = f"off ({error})"
             return self.transform(texts)
+        self.store = "cold" if states.computed else "warm"
         features: FloatArray = states.batch(np.arange(len(texts)))[:, 0].double().cpu().numpy()
         return features
 

@@ -8,7 +8,13 @@ from typing import Any, Protocol
 
 
 class Features(Protocol):
-    """Texts -> a matrix (N, F), dense or sparse."""
+    """Texts -> a matrix (N, F), dense or sparse.
+
+    Attributes:
+        store: how the hidden states of the training texts were had: cold, warm, or off.
+    """
+
+    store: str
 
     def fit_transform(self, texts: Sequence[str]) -> Any:
         """Learn what depends on the training texts, such as a vocabulary; (N, F) of them. Labels are not seen."""

@@ -53,6 +53,7 @@ class LogisticRegressionBaseline:
             "cross_validated_macro_f1": score,
             "folds": len(folds),
             "features": int(X.shape[1]),
+            "store": self.features.store,
             "converged": bool(search.n_iter_.max() < MAX_ITERATIONS),  # in every fold, at every C
         }
 

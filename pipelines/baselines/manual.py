@@ -74,6 +74,8 @@ def _readability() -> dict[str, Callable[[str], float]]:
 class ManualFeatures:
     """(N, F) dense, standardised by the training texts."""
 
+    store = "off"
+
     def __init__(self) -> None:
         self.scaler = StandardScaler()
         _readability()  # its import is no part of training time

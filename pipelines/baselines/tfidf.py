@@ -20,6 +20,8 @@ MOST_FEATURES = 50_000  # of each kind, the most frequent; bounds memory and tim
 class TfidfFeatures:
     """(N, F) sparse: words, then characters."""
 
+    store = "off"
+
     def __init__(self) -> None:
         self.vectorizers = {
             "words": _vectorizer("word", (1, 2), token_pattern=r"(?u)\b\w+\b"),

@@ -133,6 +133,67 @@ def test_what_this_process_uses_is_never_dropped(tmp_path: Path) -> None:
     assert found(store, range(50)) == list(range(22))
 
 
+def test_other_data_of_the_same_trunk_makes_room(tmp_path: Path) -> None:
+    """Data sets come and go under one fingerprint; what this process has no use for may be dropped."""
+    size = keep(ActivationStore(tmp_path / "probe", 1 << 20), range(20)).stat().st_size
+    root, limit = tmp_path / "store", 2 * size + 100
+    os.utime(keep(ActivationStore(root, limit), range(20)), (1, 1))
+    second = ActivationStore(root, limit)
+    assert found(second, range(100, 103)) == []
+    keep(second, range(20, 24))
+    keep(second, range(24, 36))
+    assert found(ActivationStore(root, limit), range(40)) == list(range(20, 36))
+
+
+def test_nothing_is_dropped_where_that_would_not_make_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = tmp_path / "store"
+    keep(ActivationStore(root, 1 << 20), range(20))
+    with pytest.raises(StoreError, match="this data needs more"):
+        keep(ActivationStore(root, 500), range(20, 40))
+    disk = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: disk._replace(free=1000))
+    with pytest.raises(StoreError, match="no space left on the disk but a reserve for others"):
+        keep(ActivationStore(root, 1 << 20), range(20, 40))
+    assert found(ActivationStore(root, 1 << 20), range(20)) == list(range(20))
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EMFILE, errno.EIO])
+def test_a_file_that_cannot_be_read_now_is_not_deleted(
+    number: int, store: ActivationStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep(store, range(3))
+
+    def failing(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(activation_store, "_digest", failing)
+        assert found(ActivationStore(store.root, 1 << 20), range(3)) == []
+    assert found(ActivationStore(store.root, 1 << 20), range(3)) == [0, 1, 2]
+
+
+def test_a_path_that_no_system_takes_is_a_reason_and_no_traceback(tmp_path: Path) -> None:
+    store = ActivationStore(tmp_path / ("x" * 300), 1 << 20)
+    assert found(store, range(3)) == []
+    assert store.size() == 0
+    assert "File name too long" in str(store.refuse(10))
+    with pytest.raises(StoreError, match="File name too long"):
+        store.write(FINGERPRINT, {}, [key(1)], [item(1)])
+
+
+def test_the_description_is_whole_or_absent(store: ActivationStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    def torn(path: Path, _: object) -> None:
+        path.write_text('{"de')
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(activation_store, "write_json", torn)
+        with pytest.raises(StoreError):
+            keep(store, range(3))
+    assert not [path for path in store.root.glob("*/*") if path.is_file()]
+    assert json.loads((keep(store, range(3)).parent / "trunk.json").read_text()) == {"depth": 2}
+
+
 def test_leftovers_of_killed_processes_are_deleted_when_they_are_old(store: ActivationStore) -> None:
     folder = keep(store, range(3)).parent
     old, new = folder / ".unfinished-1-1", folder / ".unfinished-2-2"

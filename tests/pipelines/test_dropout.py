@@ -74,6 +74,14 @@ def test_attention_is_that_of_pytorch_but_for_the_masks_drawn(mask: str, monkeyp
     torch.testing.assert_close(many, F.scaled_dot_product_attention(q, k, v, given), atol=0.06, rtol=0)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_row_that_may_see_nothing_gives_numbers(dtype: torch.dtype) -> None:
+    q = torch.randn(1, 2, 4, 3, dtype=dtype)
+    mask = torch.ones(1, 1, 4, 4, dtype=torch.bool)
+    mask[..., 2, :] = False
+    assert attention(q, q, q, mask, 0.1).isfinite().all()
+
+
 def test_a_model_uses_it_only_within_the_context(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
     for name in ("dropout", "attention"):

@@ -186,6 +186,7 @@ CHANGES: dict[str, Callable[[Path], str]] = {
     "special tokens": lambda folder: _changed_tokenizer(folder, lambda t: t.add_special_tokens({"sep_token": "barn"})),
     "vocabulary": lambda folder: _changed_tokenizer(folder, lambda t: t.add_tokens(["zebra"])),
     "attention": lambda folder: _changed_attention(folder),
+    "first position": lambda folder: _changed_padding(folder),
 }
 
 
@@ -208,13 +209,40 @@ def _changed_attention(folder: Path) -> str:
     return fingerprint(backbone)
 
 
+def _changed_padding(folder: Path) -> str:
+    """RoBERTa counts positions from behind this token."""
+    backbone = load(folder)
+    backbone.base.get_submodule("embeddings").padding_idx = 3  # type: ignore[assignment]
+    return fingerprint(backbone)
+
+
+def test_a_tokenizer_without_a_file_of_rules_has_a_digest_too(folder: Path) -> None:
+    class Plain:
+        """As one written in Python: no `backend_tokenizer`."""
+
+        model_max_length, init_kwargs = 32, {"lower": True}
+
+        def __init__(self, words: int) -> None:
+            self.words = words
+
+        def get_vocab(self) -> dict[str, int]:
+            return {str(n): n for n in range(self.words)}
+
+    backbone = load(folder)
+    found = []
+    for words in (5, 5, 6):
+        backbone.tokenizer = Plain(words)  # type: ignore[assignment]
+        found.append(fingerprint(backbone))
+    assert found[0] == found[1] != found[2]
+
+
 @pytest.mark.parametrize("change", CHANGES)
 def test_every_ingredient_changed_is_another_fingerprint(change: str, folder: Path) -> None:
     assert CHANGES[change](folder) != fingerprint(load(folder))
 
 
 @pytest.mark.parametrize(
-    "name", ["device", "instructions", "torch", "build", "matmul", "threads", "transformers", "recipe"]
+    "name", ["device", "instructions", "torch", "build", "matmul", "threads", "settings", "transformers", "recipe"]
 )
 def test_another_machine_is_another_fingerprint(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = fingerprint(load(folder))

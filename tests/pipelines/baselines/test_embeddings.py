@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from pipelines.activation_store import ActivationStore
 from pipelines.backbones import Backbone, load_text_backbone
 from pipelines.baselines.embeddings import EmbeddingFeatures
 from pipelines.config import BackboneConfig
@@ -37,6 +38,29 @@ def test_features_are_the_mean_of_the_last_hidden_layer_without_padding(backbone
         with torch.inference_mode():
             alone = model(input_ids=ids).last_hidden_state[0].mean(dim=0).numpy()
         assert np.linalg.norm(found[row] - alone) < ROUNDING * np.linalg.norm(alone)
+
+
+def test_training_texts_are_kept_and_others_are_not(backbones: list[Backbone], tmp_path: Path) -> None:
+    store = ActivationStore(tmp_path, 1 << 30)
+    features = EmbeddingFeatures(backbones[0], "fp32", store)
+    first = features.fit_transform(TEXTS)
+    assert features.store == "cold"
+    size = store.size()
+    computed = features.transform(TEXTS)
+    features.transform(["the owl sleeps"])
+    assert store.size() == size > 0
+    assert np.linalg.norm(first - computed) < ROUNDING * np.linalg.norm(first)
+    again = EmbeddingFeatures(backbones[0], "fp32", ActivationStore(tmp_path, 1 << 30))
+    np.testing.assert_array_equal(again.fit_transform(TEXTS), first)
+    assert again.store == "warm"
+
+
+def test_a_store_that_fails_is_said(backbones: list[Backbone], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    features = EmbeddingFeatures(backbones[0], "fp32", ActivationStore(tmp_path / "file", 1 << 30))
+    np.testing.assert_array_equal(features.fit_transform(TEXTS), features.transform(TEXTS))
+    assert features.store.startswith("off (")
+    assert "Not a directory" in features.store
 
 
 def test_another_precision_gives_nearly_the_same(backbones: list[Backbone]) -> None:
