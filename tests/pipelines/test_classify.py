@@ -79,10 +79,10 @@ def test_bf16_agrees_where_the_margin_is_clear(model: Path, tmp_path: Path) -> N
         classify(model, source, tmp_path / f"{precision}.jsonl", precision=precision)
     pairs = list(zip(read_jsonl(tmp_path / "fp32.jsonl"), read_jsonl(tmp_path / "bf16.jsonl"), strict=True))
     differing = [a for a, b in pairs if a["predicted_label"] != b["predicted_label"]]
-    assert len(differing) <= 0.01 * len(pairs)  # of a toy; on real posts it is 0.005, see test_real_data
+    assert len(differing) <= 0.005 * len(pairs)
     for row in differing:
         first, second = sorted(row["predicted_scores"].values(), reverse=True)[:2]
-        assert first - second < 0.2
+        assert first - second < 0.2  # bf16 moves single logits of this toy by up to 0.4; real posts have 0.05
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz", ".csv", ".tsv", ".parquet"])
