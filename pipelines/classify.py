@@ -1,156 +1,267 @@
-"""Batch classification: a run directory and a table in, the same table with labels and scores out."""
+"""Batch classification on one page: models, input -> chunks -> probabilities -> committed rows -> one output file.
+
+Reading and tokenizing run ahead in one thread, writing follows in another. Every chunk is committed on its own (see
+`bulk.ledger`), so that a run which was killed goes on and ends with the same bytes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from pipelines import durable
-from pipelines.artifacts import environment
-from pipelines.backbones import Backbone
-from pipelines.backbones.text import load_saved_model
-from pipelines.config import load_config
+from scipy.special import softmax
+
+from pipelines.activation_store import ActivationStore
+from pipelines.baselines.base import load_baseline
+from pipelines.bulk import engines as runtimes
+from pipelines.bulk.cascade import Cascade, Certificate, calibration_items, certify, quick_baseline
+from pipelines.bulk.chunks import ROWS, Reader
+from pipelines.bulk.drift import drift
+from pipelines.bulk.engines import SAMPLE, Choice, Engine
+from pipelines.bulk.job import Job
+from pipelines.bulk.ledger import Ledger
+from pipelines.bulk.models import Models
+from pipelines.bulk.outputs import Output, output_format
+from pipelines.bulk.predictions import Layout
+from pipelines.bulk.sources import Item, Source, open_source
 from pipelines.data import require_columns
-from pipelines.device import Precision, resolve_precision
-from pipelines.errors import DataError, RunDirectoryError
-from pipelines.predict import predict_probabilities
-from pipelines.records import FloatArray
-from pipelines.tables import Row, read_table, table_format, write_table
-from pipelines.weights import sha256_file
-
-ADDED = ("predicted_label", "predicted_score", "predicted_scores")
-CHUNK = 4096  # rows sorted by length together
+from pipelines.device import numeric_backend, resolve_precision
+from pipelines.errors import ConfigError, DataError, RunDirectoryError
+from pipelines.records import Classified, Event, Stage
 
 
 @dataclass(frozen=True)
-class Classified:
-    """What a classification wrote."""
+class Options:
+    """How to classify; `rootstock classify --help` says what each means."""
 
-    rows: int
-    errors: int
-    output: Path
+    text: str | None = None
+    format: str | None = None
+    backend: Literal["auto", "torch", "openvino"] = "auto"
+    precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = "auto"
+    top_k: int | None = None
+    thresholds: Sequence[str] = ()
+    max_length: int | None = None
+    long: Literal["truncate", "windows"] = "truncate"
+    route: str | None = None
+    cascade: float | None = None  # the loss that is allowed, in macro-F1
+    calibrate: Path | None = None
 
 
 def classify(
-    model_dir: Path, source: Path, output: Path, precision: str = "auto", text: str | None = None
-) -> Classified:
-    """Classify every row of a table. Input order and columns are kept.
+    model_dirs: Sequence[Path],
+    source: str,
+    output: Path,
+    options: Options = Options(),  # frozen
+    resume: bool = False,
+    stop: Callable[[], bool] = lambda: False,
+    store: ActivationStore | None = None,
+) -> Iterator[Event]:
+    """Classify every row of an input with one model or many. Input order and columns are kept.
 
-    A row without text gets null predictions and a line in `OUTPUT.errors.jsonl`. The work is done in `OUTPUT.partial/`.
+    A row that cannot be read gets a line in `OUTPUT.errors.jsonl`; one without text gets that and null predictions.
 
     Args:
-        model_dir: a complete run directory.
-        source: CSV, TSV, JSONL or Parquet (text formats also .gz), or a folder saved by datasets.
+        model_dirs: complete run directories.
+        source: CSV, TSV, JSONL (each also .gz), Parquet, a folder of them, a glob, or `-` for standard input.
         output: a new file; its name says the format.
-        precision: auto, fp32, bf16 or fp16.
-        text: column; default the one that the model was trained on.
+        options: see there.
+        resume: go on with what a run of the same call has committed.
+        stop: asked after every chunk; True ends the run, what is committed is kept.
+        store: keeps the hidden states of frozen layers for runs to come, where one is given.
+
+    Yields:
+        Events, the last of which is Classified.
 
     Raises:
-        RunDirectoryError: the run directory is incomplete or changed.
-        DataError: the input cannot be read, or the output exists.
+        RunDirectoryError: a model is incomplete or changed; unfinished work is there, or is of another call.
+        DataError: the input cannot be read, or the output cannot be written.
+        ConfigError: options that do not fit the models.
+        Interrupted: after `stop`.
     """
-    manifest = durable.verify(model_dir)
-    if manifest.get("kind") != "run":
-        raise RunDirectoryError(f"{model_dir}: not a run directory of rootstock finetune")
-    chosen = resolve_precision(precision)  # type: ignore[arg-type]
-    format = table_format(output)
-    side_files = [output.with_name(output.name + suffix) for suffix in (".errors.jsonl", ".manifest.json")]
-    for file in (output, *side_files):
-        if file.exists():
-            raise DataError(file, "exists already; choose another --out or delete it")
-    table = read_table(source)
-    column = text or load_config(model_dir / "config.yaml").data.text
-    require_columns(table, [("--text", column)])
-    taken = [name for name in ADDED if name in table.columns]
+    output_format(output)
+    ledger = Ledger(output, resume)
+    try:
+        if ledger.ready is not None:
+            summary = ledger.ready
+            ledger.rename()
+            yield Classified(output, summary)
+            return
+        try:
+            yield from _classify(Models(model_dirs, options.max_length), source, options, ledger, stop, store)
+        except (DataError, ConfigError):
+            if not ledger.committed:
+                ledger.abandon()
+            raise
+        except BaseException:
+            ledger.abandon()
+            raise
+    finally:
+        ledger.close()
+
+
+def _classify(
+    models: Models,
+    argument: str,
+    options: Options,
+    ledger: Ledger,
+    stop: Callable[[], bool],
+    store: ActivationStore | None,
+) -> Iterator[Event]:
+    """The part that owns the ledger."""
+    source = open_source(argument, options.format)
+    text = _checked_columns(source, options, models)
+    layout = Layout(
+        models.labels,
+        options.top_k,
+        models.thresholds(options.thresholds),
+        routed=options.route is not None,
+        staged=options.cascade is not None,
+    )
+    output = Output(ledger.output, _columns(source, layout), source.schema)
+    items, sample, more = _peeked(source, text)
+    plan = _request(models, source, options, text)
+    if ledger.plan is None:
+        choice, tried = _chosen(models, options, sample, more)
+        if tried:
+            yield Stage("backend", "; ".join(map(_trial, tried)))
+    else:
+        _refuse_other(ledger, plan)
+        choice = Choice(**ledger.plan["choice"])
+        yield Stage("resume", f"{len(ledger.committed):,} chunks are there already")
+    engines = runtimes.open_engines(models.load, choice, sample, store, models.frozen_depth if store else 0)
+    yield Stage("backend", f"using {choice.name}")
+    cascade = _cascade(models, options, engines, ledger.plan)
+    if cascade is not None:
+        yield Stage("cascade", cascade.certificate.sentence)
+    plan |= {"choice": choice.to_json(), "engines": [engine.settings for engine in engines]}
+    plan |= {"certificate": cascade and cascade.certificate.to_json()}
+    if ledger.plan is None:
+        ledger.begin(plan)
+    else:
+        _refuse_other(ledger, {"engines": plan["engines"]})
+
+    reader = Reader(text, options.route, list(models.runs), engines, cascade, options.long == "windows")
+    job = Job(ledger, engines, layout, output, source, text)
+    yield from job.run(reader.chunks(items, len(ledger.committed)), stop)
+    yield Stage("drift", "comparing with the training data")
+    precision = resolve_precision("auto")
+    texts = job.sample.texts
+    changes = {name: drift(models.runs[name], tally, texts, precision) for name, tally in job.tallies.items()}
+    summary = job.summary(plan, changes) | {"sha256": job.assemble()}
+    ledger.publish(summary)
+    yield Classified(ledger.output, summary)
+
+
+# ---- before the first chunk
+
+
+def _checked_columns(source: Source, options: Options, models: Models) -> str:
+    """The column with the text. Raises DataError for columns that are missing."""
+    text = options.text or models.first.config.data.text
+    wanted = [("--text", text)] + ([("--route", options.route)] if options.route else [])
+    require_columns(source.argument, source.columns, wanted)
+    return text
+
+
+def _columns(source: Source, layout: Layout) -> list[str]:
+    taken = [name for name in layout.columns if name in source.columns]
     if taken:
         raise DataError(
-            source, f"the column {taken[0]!r} exists already; rename it, since the output adds {', '.join(ADDED)}"
+            source.argument,
+            f"the column {taken[0]!r} exists already; rename it, since the output adds {', '.join(layout.columns)}",
         )
-    backbone = load_saved_model(model_dir / "model")
-
-    partial = output.with_name(output.name + ".partial")
-    durable.discard(partial)
-    try:
-        partial.mkdir(parents=True)
-    except OSError as error:
-        raise DataError(output, f"cannot be written: {error.strerror}") from None
-    try:
-        problems: list[dict[str, Any]] = []
-        rows = _classified(table.rows, column, backbone, chosen, problems)
-        work = partial / output.name
-        count = write_table(work, format, [*table.columns, *ADDED], rows)
-        errors = write_table(partial / side_files[0].name, "jsonl", ["line", "reason"], problems)
-        _publish(partial, output, side_files, problems, _manifest(model_dir, manifest, work, count, errors, chosen))
-    finally:
-        durable.discard(partial)
-    return Classified(count, errors, output)
+    return [*source.columns, *layout.columns]
 
 
-def _classified(
-    rows: Iterator[Row], column: str, backbone: Backbone, precision: Precision, problems: list[dict[str, Any]]
-) -> Iterator[dict[str, Any]]:
-    """Rows with predictions; those that cannot be classified are added to `problems`."""
-    for chunk in _chunks(rows):
-        good = [row for row in chunk if _is_text(row.values.get(column))]
-        probabilities = _probabilities(backbone, [row.values[column] for row in good], precision)
-        scores = dict(zip((row.line for row in good), probabilities, strict=True))
-        for row in chunk:
-            if row.line in scores:
-                yield row.values | _prediction(backbone.labels, scores[row.line])
-            else:
-                problems.append({"line": row.line, "reason": f"expected text in column {column!r}, found none"})
-                yield row.values | dict.fromkeys(ADDED)
+def _peeked(source: Source, text: str) -> tuple[Iterator[Item], list[str], bool]:
+    """All items; the first texts, on which backends are measured; and whether there is more than one chunk."""
+    items = source.items()
+    seen: list[Item] = []
+    sample: list[str] = []
+    for item in items:
+        seen.append(item)
+        value = (item.values or {}).get(text)
+        if isinstance(value, str) and value.strip() and len(sample) < SAMPLE:
+            sample.append(value)
+        if len(seen) > ROWS:
+            break
+
+    def everything() -> Iterator[Item]:
+        yield from seen
+        seen.clear()
+        yield from items
+
+    return everything(), sample, len(seen) > ROWS
 
 
-def _probabilities(backbone: Backbone, texts: list[str], precision: Precision) -> FloatArray | list[Any]:
-    return predict_probabilities(backbone, backbone.encode(texts), precision) if texts else []
+def _chosen(models: Models, options: Options, sample: list[str], more: bool) -> tuple[Choice, list[Choice]]:
+    """What the run computes with, and what was measured."""
+    wanted = runtimes.candidates(options.backend, options.precision, len(models.runs), more)
+    return runtimes.choose(models.load, sample, wanted, options.precision == "auto")
 
 
-def _prediction(labels: tuple[str, ...], probabilities: FloatArray) -> dict[str, Any]:
-    best = int(probabilities.argmax())
-    scores = {label: round(float(p), 6) for label, p in zip(labels, probabilities, strict=True)}
-    return dict(zip(ADDED, (labels[best], scores[labels[best]], scores), strict=True))
+def _trial(trial: Choice) -> str:
+    return f"{trial.name}: {trial.texts_per_second:,.0f} texts/s, {trial.agreement:.1%} of labels as in fp32"
 
 
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and bool(value.strip())
-
-
-def _chunks(rows: Iterator[Row]) -> Iterator[list[Row]]:
-    chunk: list[Row] = []
-    for row in rows:
-        chunk.append(row)
-        if len(chunk) == CHUNK:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk
-
-
-def _manifest(
-    model_dir: Path, model: dict[str, Any], work: Path, rows: int, errors: int, precision: Precision
-) -> dict[str, Any]:
+def _request(models: Models, source: Source, options: Options, text: str) -> dict[str, Any]:
+    """What decides the bytes of the output besides what is measured; a resumed run must have the same."""
     return {
-        "kind": "classification",
-        "rows": rows,
-        "errors": errors,
-        "sha256": sha256_file(work),
-        "model": model_dir.name,
-        "model_sha256": model["sha256"]["model/model.safetensors"],
-        "precision": precision,
-        "labels": model["labels"],
-    } | environment()
+        "input": {"name": source.argument if not source.files else "", "files": source.digests()},
+        "models": models.digests(),
+        "options": {
+            "text": text,
+            "format": options.format,
+            "backend": options.backend,
+            "precision": options.precision,
+            "top_k": options.top_k,
+            "thresholds": list(options.thresholds),
+            "max_length": options.max_length,
+            "long": options.long,
+            "route": options.route,
+            "cascade": options.cascade,
+        },
+        "chunk_rows": ROWS,
+        "numeric_backend": numeric_backend(),
+    }
 
 
-def _publish(
-    partial: Path, output: Path, side_files: list[Path], problems: list[dict[str, Any]], manifest: dict[str, Any]
-) -> None:
-    """Rename the finished files into place, the output last but for its manifest."""
-    names = [output.name] if not problems else [side_files[0].name, output.name]
-    durable.write_json(partial / side_files[1].name, manifest)
-    for name in [*names, side_files[1].name]:
-        durable.sync(partial / name)
-        (partial / name).rename(output.with_name(name))
-    durable.sync(output.parent)
+def _refuse_other(ledger: Ledger, request: dict[str, Any]) -> None:
+    """Raises RunDirectoryError if the unfinished run is of another call, input or machine."""
+    assert ledger.plan is not None
+    different = [key for key, value in request.items() if ledger.plan.get(key) != value]
+    if different:
+        parts = [part for key in different for part in _different(key, ledger.plan.get(key), request[key])]
+        raise RunDirectoryError(
+            f"{ledger.partial}: the unfinished run has another {', '.join(parts)}; restore that, or delete the "
+            "directory and start afresh"
+        )
+
+
+def _different(key: str, before: Any, now: Any) -> list[str]:
+    if not (isinstance(before, dict) and isinstance(now, dict)):
+        return [key]
+    names = [name for name in before.keys() | now.keys() if before.get(name) != now.get(name)]
+    return [f"{key.replace('_', ' ')} ({name})" for name in sorted(names)]
+
+
+def _cascade(models: Models, options: Options, engines: list[Engine], plan: dict[str, Any] | None) -> Cascade | None:
+    """The certified regression, if one is wanted."""
+    if options.cascade is None:
+        return None
+    if len(models.runs) > 1:
+        raise ConfigError("--cascade: expected one model, whose own regression answers; found several")
+    run = models.first
+    name = quick_baseline(run)
+    if plan is not None:
+        certificate = Certificate(**plan["certificate"])
+    else:
+        texts, targets, groups = calibration_items(run, options.calibrate, options.text)
+        engine = engines[0]
+        logits = engine.logits(engine.backbone.encode(texts))[engine.names[0]]
+        baseline = load_baseline(run.path / "baselines" / name, None, "fp32")
+        said = baseline.predict_probabilities(texts)
+        certificate = certify(said, softmax(logits, axis=1), targets, groups, options.cascade, name)
+    return Cascade(certificate, load_baseline(run.path / "baselines" / name, None, "fp32"))

@@ -12,6 +12,7 @@ from __future__ import annotations
 import difflib
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -102,7 +103,7 @@ def read_items(part: SplitFile, config: DataConfig) -> Dataset:
         ("data.group", config.group),
     ]
     named += [("data.slices", column) for column in config.slices] + [("where", column) for column in part.where]
-    require_columns(table, [(key, column) for key, column in named if column is not None])
+    require_columns(table.path, table.columns, [(key, column) for key, column in named if column is not None])
 
     rows = [row for row in table.rows if _matches(row, part.where)]
     if not rows:
@@ -122,15 +123,15 @@ def read_items(part: SplitFile, config: DataConfig) -> Dataset:
     )
 
 
-def require_columns(table: Table, wanted: Sequence[tuple[str, str]]) -> None:
-    """Check that a table has the columns that config keys name. Raises DataError with the nearest name."""
+def require_columns(path: Path | str, columns: list[str], wanted: Sequence[tuple[str, str]]) -> None:
+    """Check that a file has the columns that config keys name. Raises DataError with the nearest name."""
     for key, name in wanted:
-        if name in table.columns:
+        if name in columns:
             continue
-        close = difflib.get_close_matches(name, table.columns, n=1, cutoff=0.5)
-        guess = close[0] if close else _likely(key, table.columns)
+        close = difflib.get_close_matches(name, columns, n=1, cutoff=0.5)
+        guess = close[0] if close else _likely(key, columns)
         hint = f". Did you mean `{key}{' ' if key.startswith('--') else ': '}{guess}`?" if guess else ""
-        raise DataError(table.path, f"no column {name!r} ({key}); columns found: {', '.join(table.columns)}{hint}")
+        raise DataError(path, f"no column {name!r} ({key}); columns found: {', '.join(columns)}{hint}")
 
 
 def _likely(key: str, columns: list[str]) -> str | None:

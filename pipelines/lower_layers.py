@@ -88,21 +88,13 @@ class LowerLayers:
         return ((states.float() * mask).sum(dim=1, keepdim=True) / mask.sum(dim=1, keepdim=True)).to(torch.bfloat16)
 
     def _run(self, inputs: dict[str, torch.Tensor], start: tuple[int, torch.Tensor] | None) -> torch.Tensor:
-        layers = list(self._base.get_submodule(self.backbone.inner_layers_path).children())
-        done = start[0] if start else 0
+        layers = self._base.get_submodule(self.backbone.inner_layers_path).children()
+        begun = (start[0], start[1].to(device(), self._dtype)) if start else None
         with ExitStack() as stack:
-            if start:
-                given = start[1].to(device(), self._dtype)
-                stack.enter_context(replaced(self.backbone, layers[:done], given))
-            for layer in layers[done : self.depth]:
+            for layer in list(layers)[start[0] if start else 0 : self.depth]:
                 stack.enter_context(_hook(layer, self._rounded))
-            if self.kind != "mean":
-                stack.enter_context(_hook(layers[self.depth - 1], _stop))
-            try:
-                states: torch.Tensor = self._base(**inputs).last_hidden_state
-            except _ReachedError as reached:
-                states = reached.states
-        return states
+            depth = None if self.kind == "mean" else self.depth
+            return hidden_states(self.backbone, self._base, inputs, depth, begun)
 
     def _rounded(self, layer: nn.Module, inputs: Any, output: Any) -> Any:
         return self.backbone.layer_output(_states(output).to(torch.bfloat16).to(self._dtype))
@@ -121,6 +113,42 @@ def trunk_layers(trunk: Trunk, precision: Precision) -> LowerLayers | None:
         return None
     whole = trunk.depth == trunk.backbone.depth and trunk.backbone.pooling is not None
     return LowerLayers(trunk.backbone, trunk.depth, "pooled" if whole else "tokens", precision)
+
+
+def hidden_states(
+    backbone: Backbone,
+    base: nn.Module,
+    inputs: dict[str, torch.Tensor],
+    depth: int | None,
+    start: tuple[int, torch.Tensor] | None = None,
+) -> torch.Tensor:
+    """Hidden states, (B, T, D), after `depth` hidden layers; None means all, and the final norm.
+
+    Args:
+        backbone: says where the layers are.
+        base: its base model, or a copy.
+        inputs: of B items, on the device.
+        start: a lower depth and the states there, (B, T, D), in the dtype of the base.
+    """
+    layers = list(base.get_submodule(backbone.inner_layers_path).children())
+    with ExitStack() as stack:
+        if start:
+            stack.enter_context(replaced(backbone, layers[: start[0]], start[1]))
+        if depth is not None:
+            stack.enter_context(_hook(layers[depth - 1], _stop))
+        try:
+            states: torch.Tensor = base(**inputs).last_hidden_state
+        except _ReachedError as reached:
+            states = reached.states
+    return states
+
+
+def layer_fingerprints(backbone: Backbone) -> list[str]:
+    """What decides the hidden states at depth 0, 1, ... L, besides precision and machine: two backbones with an equal
+    entry compute the same up to there. (L + 1,)
+    """
+    same = _name_of(_ingredients(backbone, torch.float32))
+    return [f"{same} {weights}" for weights in _weights_by_depth(backbone, backbone.depth)]
 
 
 class _ReachedError(Exception):

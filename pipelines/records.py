@@ -148,6 +148,25 @@ class Scored(Event):
 
 
 @dataclass(frozen=True)
+class Rows(Event):
+    """Rows of a classification are on disk. `share` of the input is read, 0 to 1, where its size is known."""
+
+    rows: int
+    errors: int
+    rows_per_second: float
+    share: float | None
+    remaining_s: float | None
+
+
+@dataclass(frozen=True)
+class Classified(Event):
+    """A classification is complete: its output, and what its manifest says."""
+
+    path: Path
+    summary: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class Finished(Event):
     """The run directory is complete."""
 

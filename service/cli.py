@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from pipelines.errors import Interrupted, RootstockError
+from pipelines.errors import ConfigError, Interrupted, RootstockError
 
 # Imports that take seconds (torch, transformers) are inside the commands, so that --help is quick.
 
@@ -81,27 +81,69 @@ def compare(
 
 @app.command()
 def classify(
-    model_dir: Annotated[Path, typer.Argument(help="run directory of rootstock finetune")],
-    input: Annotated[Path, typer.Argument(help="CSV, TSV, JSONL (also .gz), Parquet, or a saved datasets folder")],
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODEL_DIR... INPUT",
+            help="run directories of rootstock finetune, then the input: CSV, TSV, JSONL (also .gz), Parquet, a folder "
+            "of them, a quoted glob, or - for standard input",
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="new file; its name says the format")],
+    resume: Annotated[bool, typer.Option(help="go on with what an unfinished run has committed")] = False,
     text: Annotated[str | None, typer.Option(help="column with the text; default: as in training")] = None,
-    precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16")] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="summary as JSON")] = False,
+    format: Annotated[str | None, typer.Option(help="csv, tsv or jsonl, where no file name says it")] = None,
+    top_k: Annotated[int | None, typer.Option(min=1, help="write only the K best scores of a row")] = None,
+    threshold: Annotated[
+        list[str] | None,
+        typer.Option(metavar="LABEL=SCORE", help="flag a label from a score on; or LABEL=precision:0.9 of the report"),
+    ] = None,
+    max_length: Annotated[int | None, typer.Option(help="tokens; default: as in training")] = None,
+    long: Annotated[
+        str, typer.Option(help="longer texts: truncate, or windows whose scores are averaged")
+    ] = "truncate",
+    route: Annotated[str | None, typer.Option(help="column with the name of the model that a row goes to")] = None,
+    cascade: Annotated[bool, typer.Option(help="let the run's regression answer what it is sure of")] = False,
+    loss: Annotated[float, typer.Option(help="points of macro-F1 that the cascade may cost")] = 0.2,
+    calibrate: Annotated[Path | None, typer.Option(help="labelled file that certifies it; default: validation")] = None,
+    backend: Annotated[str, typer.Option(help="auto (measured), torch or openvino")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto (measured), fp32, bf16, fp16 or int8")] = "auto",
+    keep_states: Annotated[bool, typer.Option(help="keep frozen layers' states for models that come later")] = False,
+    json_lines: Annotated[bool, typer.Option("--json", help="events as JSON lines")] = False,
 ) -> None:
     """Classify every row of a file: label, score and all scores are added, columns and order kept."""
+    if len(paths) < 2:
+        raise ConfigError("expected MODEL_DIR... INPUT: one or more run directories, then what is to be classified")
+    _one_of("--backend", backend, ("auto", "torch", "openvino"))
+    _one_of("--precision", precision, ("auto", "fp32", "bf16", "fp16", "int8"))
+    _one_of("--long", long, ("truncate", "windows"))
     with _loading():
+        from pipelines.classify import Options
         from pipelines.classify import classify as run
-    from pipelines.errors import ConfigError
+        from service.settings import default_store
 
-    if precision not in ("auto", "fp32", "bf16", "fp16"):
-        raise ConfigError(f"--precision: expected auto, fp32, bf16 or fp16, found {precision!r}")
-    done = run(model_dir, input, out, precision, text)
-    if as_json:
-        print(json.dumps({"rows": done.rows, "errors": done.errors, "output": str(done.output)}))
-        return
-    stderr.print(f"{done.rows:,} rows classified: {done.output}")
-    if done.errors:
-        stderr.print(f"{done.errors:,} rows have no prediction: {done.output}.errors.jsonl says why")
+    options = Options(
+        text=text,
+        format=format,
+        backend=backend,  # type: ignore[arg-type]
+        precision=precision,  # type: ignore[arg-type]
+        top_k=top_k,
+        thresholds=threshold or (),
+        max_length=max_length,
+        long=long,  # type: ignore[arg-type]
+        route=route,
+        cascade=loss / 100 if cascade else None,
+        calibrate=calibrate,
+    )
+    *models, source = paths
+    store = default_store() if keep_states else None
+    again = "go on with the same command and --resume"
+    _follow(lambda stop: run([Path(m) for m in models], source, out, options, resume, stop, store), json_lines, again)
+
+
+def _one_of(option: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise ConfigError(f"{option}: expected {', '.join(known)}; found {value!r}")
 
 
 @app.command()

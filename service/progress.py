@@ -4,28 +4,34 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from pipelines.records import Checkpoint, Event, Finished, Scored, Stage, Step, Validation
+from pipelines.records import Checkpoint, Classified, Event, Finished, Rows, Scored, Stage, Step, Validation
 
 
 def show(events: Iterable[Event], quiet: bool = False) -> None:
     """Print events for people, to standard error. `quiet` (all processes but the main one) only consumes them."""
     console = Console(stderr=True, highlight=False, emoji=False, quiet=quiet)
     columns = (
-        TextColumn("  training"),
+        TextColumn("  {task.description}"),
         BarColumn(bar_width=30),
-        MofNCompleteColumn(),
-        TextColumn("steps  {task.fields[note]}"),
+        TextColumn("{task.fields[note]}"),
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("training", total=None, visible=False, note="")
         for event in events:
             if isinstance(event, Step):
-                bar.update(task, total=event.total_steps, completed=event.step, visible=True, note=_rate(event))
+                note = f"{event.step}/{event.total_steps} steps  {_rate(event)}"
+                bar.update(task, total=event.total_steps, completed=event.step, visible=True, note=note)
+            elif isinstance(event, Rows):
+                total = 1.0 if event.share is not None else None
+                note = _rows(event)
+                bar.update(task, description="rows", total=total, completed=event.share or 0, visible=True, note=note)
             elif line := _line(event):
                 if not isinstance(event, Validation):
                     bar.update(task, visible=False)
@@ -40,8 +46,36 @@ def print_json(events: Iterable[Event], quiet: bool = False) -> None:
 
 
 def _rate(step: Step) -> str:
-    minutes, seconds = divmod(round(step.remaining_s), 60)
-    return f"loss {step.loss:.3f}  {step.items_per_second:.0f} items/s  {minutes}:{seconds:02d} left"
+    return f"loss {step.loss:.3f}  {step.items_per_second:.0f} items/s  {_left(step.remaining_s)}"
+
+
+def _rows(done: Rows) -> str:
+    left = "" if done.remaining_s is None else f"  {_left(done.remaining_s)}"
+    return f"{done.rows:,} rows  {done.rows_per_second:,.0f}/s{left}"
+
+
+def _left(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02d} left"
+
+
+def _notes(path: Path, summary: dict[str, Any]) -> list[str]:
+    """What a reader of a finished classification should know."""
+    notes = []
+    if summary["errors"]:
+        notes.append(f"{summary['errors']:,} rows have no prediction: {path}.errors.jsonl says why")
+    if "answered_by_regression" in summary and summary["rows"]:
+        share = summary["answered_by_regression"] / summary["rows"]
+        certificate = summary["certificate"]
+        notes.append(
+            f"the regression answered {share:.1%} of the rows, which costs an estimated "
+            f"{100 * certificate['estimated_loss']:.2f} points of macro-F1, at most "
+            f"{100 * certificate['max_loss']:.2f} with 95% confidence"
+        )
+    for name, change in summary["drift"].items():
+        if change.get("warnings"):
+            notes.append(f"warning, {name}: {'; '.join(change['warnings'])}")
+    return notes
 
 
 def _line(event: Event) -> str | None:
@@ -58,6 +92,8 @@ def _line(event: Event) -> str | None:
             return f"  {name}: test accuracy {accuracy:.3f}, macro-F1 {macro_f1:.3f}"
         case Finished(path, sentence):
             return f"{sentence}\nreport: {path / 'report.html'}"
+        case Classified(path, summary):
+            return "\n".join([f"{summary['rows']:,} rows classified: {path}", *_notes(path, summary)])
         case Checkpoint():
             return None
     return None

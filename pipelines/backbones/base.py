@@ -142,6 +142,14 @@ class Backbone(ABC):
         """Prepare N items for the model, one encoding each."""
 
     @abstractmethod
+    def windows(self, contents: Sequence[str]) -> tuple[list[Encoding], list[int]]:
+        """Like `encode`, but longer content becomes several encodings that overlap; and the item of each, (M,)."""
+
+    @abstractmethod
+    def limit(self, max_length: int) -> None:
+        """Set `max_length`. Raises ConfigError for more than the model can take."""
+
+    @abstractmethod
     def length(self, encoding: Encoding) -> int:
         """Size of one encoding, in tokens; batches are grouped by it."""
 

@@ -22,8 +22,10 @@ from transformers import (
 
 from pipelines.backbones.base import Backbone, Encoding
 from pipelines.config import BackboneConfig
-from pipelines.errors import BackboneError
+from pipelines.errors import BackboneError, ConfigError
 from pipelines.weights import Weights, check_directory, resolve, weights_sha256
+
+OVERLAP = 4  # windows of a long text share one part in so many with the next
 
 
 class TextBackbone(Backbone):
@@ -52,6 +54,29 @@ class TextBackbone(Backbone):
             list(contents), truncation=True, return_attention_mask=False, return_token_type_ids=False
         )["input_ids"]
         return ids
+
+    def windows(self, contents: Sequence[str]) -> tuple[list[Encoding], list[int]]:
+        """Token ids of N texts, in pieces of at most the maximum length that share a quarter with the next one."""
+        if not contents:
+            return [], []
+        special = self.tokenizer.num_special_tokens_to_add()
+        found = self.tokenizer(
+            list(contents),
+            truncation=True,
+            stride=(self.max_length - special) // OVERLAP,
+            return_overflowing_tokens=True,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+        )
+        return found["input_ids"], [int(item) for item in found["overflow_to_sample_mapping"]]
+
+    def limit(self, max_length: int) -> None:
+        special, most = self.tokenizer.num_special_tokens_to_add(), _positions(self.model)
+        if not special < max_length <= most:
+            raise ConfigError(
+                f"max length: expected {special + 1} to {most:,} tokens for {self.name}, found {max_length:,}"
+            )
+        self.tokenizer.model_max_length = max_length
 
     def length(self, encoding: Encoding) -> int:
         return len(encoding)

@@ -21,6 +21,8 @@ from pipelines.device import Precision
 from pipelines.errors import RunDirectoryError
 from pipelines.records import CLIENT, FloatArray, IntArray
 
+EMBEDDINGS = "logistic-regression-embeddings"  # of the pretrained backbone
+
 
 class Baseline(Protocol):
     """A classifier of texts that is trained in seconds and saved without pickle."""
@@ -41,13 +43,13 @@ class Baseline(Protocol):
 
 
 def make_baseline(
-    name: str, backbone: Backbone, precision: Precision, store: ActivationStore | None = None
+    name: str, backbone: Backbone | None, precision: Precision, store: ActivationStore | None = None
 ) -> Baseline:
     """An untrained baseline.
 
     Args:
         name: as in `RunConfig.baselines`.
-        backbone: pretrained and not fine-tuned; its embeddings are the features of one baseline.
+        backbone: pretrained and not fine-tuned; its embeddings are the features of one baseline. The others need none.
         precision: of those embeddings.
         store: of the embeddings of training items.
     """
@@ -56,13 +58,16 @@ def make_baseline(
     features: dict[str, Features] = {
         "logistic-regression-manual": ManualFeatures(),
         "logistic-regression-tfidf": TfidfFeatures(),
-        "logistic-regression-embeddings": EmbeddingFeatures(backbone, precision, store),
     }
+    if name == EMBEDDINGS:
+        if backbone is None:
+            raise ValueError(f"{name} needs the pretrained backbone")
+        features[name] = EmbeddingFeatures(backbone, precision, store)
     return LogisticRegressionBaseline(features[name])
 
 
-def load_baseline(path: Path, backbone: Backbone, precision: Precision) -> Baseline:
-    """A trained baseline from its directory, whose name is the baseline's.
+def load_baseline(path: Path, backbone: Backbone | None, precision: Precision) -> Baseline:
+    """A trained baseline from its directory, whose name is the baseline's; see `make_baseline` for the backbone.
 
     Raises:
         RunDirectoryError: not a baseline's directory, or of another backbone.

@@ -16,11 +16,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.classify import classify
+from pipelines.bulk import chunks
+from pipelines.classify import Options
+from pipelines.classify import classify as classification
 from pipelines.config import parse_config
-from pipelines.errors import DataError, RunDirectoryError
+from pipelines.errors import ConfigError, DataError, Interrupted, RunDirectoryError
+from pipelines.records import Classified, Event, Rows
 from pipelines.run import finetune
-from tests.toys import toy_config, toy_rows
+from tests.toys import tiny_backbone, toy_config, toy_rows, write_csv
 
 PIPELINE = """
 import json, sys
@@ -48,6 +51,34 @@ def plain(model: Path) -> Path:
     if (model / "adapter").exists():
         pytest.skip("the adapter makes no difference here")
     return model
+
+
+@pytest.fixture(scope="module")
+def clients(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two models on the same frozen layer, one of them with LoRA; and one on other layers, with other labels."""
+    folder = tmp_path_factory.mktemp("clients")
+    made = []
+    for name, adapter, freeze, classes in (("a", "none", 1, 2), ("b", "lora", 2, 2), ("c", "none", 1, 3)):
+        raw = toy_config(folder, rows=90, adapter={"type": adapter, "r": 2}, backbone={"freeze": freeze})
+        if classes == 3:
+            rows = [row | {"label": ("calm", "harsh", "odd")[n % 3]} for n, row in enumerate(toy_rows(90))]
+            raw["data"]["train"] = str(write_csv(folder / "three.csv", rows))
+            raw["backbone"]["name"] = str(tiny_backbone(folder / "other", seed=5))
+        raw["training"]["seed"] = len(made)
+        list(finetune(parse_config(raw), folder / name))
+        made.append(folder / name)
+    return made
+
+
+def classify(models: Path | list[Path], source: Path | str, out: Path, resume: bool = False, **options: Any) -> Any:
+    """Run to the end; what the manifest says."""
+    events = classification(
+        [models] if isinstance(models, Path) else models, str(source), out, Options(**options), resume
+    )
+    *_, last = events
+    assert isinstance(last, Classified)
+    assert last.summary == json.loads(out.with_name(out.name + ".manifest.json").read_text())
+    return last.summary
 
 
 def jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:
@@ -92,7 +123,7 @@ def test_columns_and_order_are_kept_in_every_format(suffix: str, plain: Path, tm
     pq.write_table(pa.Table.from_pylist(rows), source)
     out = tmp_path / f"out{suffix}"
     done = classify(plain, source, out)
-    assert (done.rows, done.errors) == (50, 0)
+    assert (done["rows"], done["errors"]) == (50, 0)
     if suffix == ".parquet":
         found = pq.read_table(out).to_pylist()
     elif "jsonl" in suffix:
@@ -115,7 +146,7 @@ def test_rows_without_text_go_to_the_error_file(plain: Path, tmp_path: Path) -> 
     rows[1]["text"] = "   "
     rows.append({"text": None, "label": "x", "kind": "short"})
     done = classify(plain, jsonl(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl")
-    assert (done.rows, done.errors) == (4, 2)
+    assert (done["rows"], done["errors"]) == (4, 2)
     found = read_jsonl(tmp_path / "out.jsonl")
     assert [row["predicted_label"] is None for row in found] == [False, True, False, True]
     assert [e["line"] for e in read_jsonl(tmp_path / "out.jsonl.errors.jsonl")] == [2, 4]
@@ -131,12 +162,218 @@ def test_a_row_does_not_depend_on_its_neighbours(plain: Path, tmp_path: Path) ->
     assert together["predicted_scores"] == pytest.approx(alone["predicted_scores"], abs=1e-5)
 
 
-def test_a_broken_row_stops_and_leaves_nothing(plain: Path, tmp_path: Path) -> None:
-    source = jsonl(tmp_path / "in.jsonl", toy_rows(3))
-    source.write_text(source.read_text() + "{broken\n")
-    with pytest.raises(DataError, match=r"in\.jsonl, line 4, column 2: not valid JSON"):
-        classify(plain, source, tmp_path / "out.jsonl")
-    assert [p.name for p in tmp_path.iterdir()] == ["in.jsonl"]
+def test_a_broken_row_is_reported_and_the_rest_goes_on(plain: Path, tmp_path: Path) -> None:
+    source = jsonl(tmp_path / "in.jsonl", [row | {"custom_id": f"r{n}"} for n, row in enumerate(toy_rows(3))])
+    source.write_text(source.read_text() + "{broken\n" + json.dumps({"text": "", "custom_id": "r4"}) + "\n")
+    done = classify(plain, source, tmp_path / "out.jsonl")
+    assert (done["rows"], done["errors"]) == (5, 2)
+    assert [row["custom_id"] for row in read_jsonl(tmp_path / "out.jsonl")] == ["r0", "r1", "r2", "r4"]
+    broken, empty = read_jsonl(tmp_path / "out.jsonl.errors.jsonl")
+    assert broken["line"] == 4
+    assert "not valid JSON" in broken["reason"]
+    assert empty == {"line": 5, "custom_id": "r4", "reason": "expected text in column 'text', found none"}
+
+
+def test_copies_are_computed_once(plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chunks, "ROWS", 10)
+    rows = toy_rows(8, seed=2)
+    done = classify(plain, jsonl(tmp_path / "in.jsonl", rows * 5), tmp_path / "out.jsonl")
+    assert (done["rows"], done["computed"], done["copies"]) == (40, 8, 32)
+    found = [row["predicted_scores"] for row in read_jsonl(tmp_path / "out.jsonl")]
+    assert found == found[:8] * 5
+
+
+def test_what_is_remembered_is_bounded(plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chunks, "ROWS", 4)
+    monkeypatch.setattr(chunks, "REMEMBERED", 4)
+    rows = toy_rows(8, seed=2)
+    done = classify(plain, jsonl(tmp_path / "in.jsonl", [*rows, *rows[:4], *rows[:4]]), tmp_path / "out.jsonl")
+    assert done["computed"] == 12  # the first four were forgotten once
+
+
+def test_many_models_give_what_each_gives_alone(clients: list[Path], tmp_path: Path) -> None:
+    source = jsonl(tmp_path / "in.jsonl", toy_rows(50, seed=9))
+    classify(clients, source, tmp_path / "all.jsonl", precision="fp32")
+    together = read_jsonl(tmp_path / "all.jsonl")
+    for path in clients:
+        classify(path, source, tmp_path / f"{path.name}.jsonl", precision="fp32")
+        for row, alone in zip(together, read_jsonl(tmp_path / f"{path.name}.jsonl"), strict=True):
+            assert row[f"{path.name}/predicted_label"] == alone["predicted_label"]
+            assert row[f"{path.name}/predicted_scores"] == pytest.approx(alone["predicted_scores"], abs=1e-5)
+    assert len(together[0]["c/predicted_scores"]) == 3
+
+
+def test_rows_are_routed_by_a_column(clients: list[Path], tmp_path: Path) -> None:
+    names = ["a", "b", "c", "nobody"]
+    rows = [row | {"client": names[n % 4]} for n, row in enumerate(toy_rows(40, seed=9))]
+    source = jsonl(tmp_path / "in.jsonl", rows)
+    done = classify(clients, source, tmp_path / "out.jsonl", precision="fp32", route="client")
+    assert (done["rows"], done["errors"]) == (40, 10)
+    classify(clients, source, tmp_path / "all.jsonl", precision="fp32")
+    for row, every in zip(read_jsonl(tmp_path / "out.jsonl"), read_jsonl(tmp_path / "all.jsonl"), strict=True):
+        name = row["client"]
+        if name == "nobody":
+            assert row["predicted_label"] is None
+        else:
+            assert row["predicted_by_model"] == name
+            assert row["predicted_scores"] == pytest.approx(every[f"{name}/predicted_scores"], abs=1e-5)
+    reasons = {row["reason"] for row in read_jsonl(tmp_path / "out.jsonl.errors.jsonl")}
+    assert reasons == {"expected one of a, b, c in column 'client', found 'nobody'"}
+    same = jsonl(tmp_path / "same.jsonl", [rows[0], rows[0] | {"client": "b"}])
+    assert classify(clients, same, tmp_path / "same.out.jsonl", route="client")["computed"] == 2  # not copies
+
+
+def test_best_scores_and_flags(plain: Path, tmp_path: Path) -> None:
+    source = jsonl(tmp_path / "in.jsonl", toy_rows(30, seed=9))
+    classify(plain, source, tmp_path / "out.jsonl", precision="fp32", top_k=1, thresholds=["harsh=0.6", "calm=1"])
+    for row in read_jsonl(tmp_path / "out.jsonl"):
+        assert row["predicted_scores"] == {row["predicted_label"]: row["predicted_score"]}
+        harsh = row["predicted_score"] if row["predicted_label"] == "harsh" else 1 - row["predicted_score"]
+        assert row["predicted_flags"] == (["harsh"] if harsh >= 0.6 else [])
+    for wanted, message in (
+        ("mild=0.5", "with a label among calm, harsh"),
+        ("harsh=2", "expected a score from 0 to 1"),
+        ("harsh=accuracy:0.9", "precision:0.9 or recall:0.9"),
+        ("harsh=precision:0.123", "the report holds no precision of 0.123"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            classify(plain, source, tmp_path / "no.jsonl", thresholds=[wanted])
+    assert not list(tmp_path.glob("no.jsonl*"))
+
+
+def test_long_texts_are_cut_or_split(plain: Path, tmp_path: Path) -> None:
+    calm, harsh = ("the cat sleeps gladly softly near barn " * 2, "the dog eats rudely meanly near lake " * 2)
+    source = jsonl(tmp_path / "in.jsonl", [{"text": calm + harsh}, {"text": calm}, {"text": calm + harsh * 6}])
+    found = {}
+    for long in ("truncate", "windows"):
+        classify(plain, source, tmp_path / f"{long}.jsonl", precision="fp32", max_length=16, long=long)
+        found[long] = [row["predicted_scores"]["harsh"] for row in read_jsonl(tmp_path / f"{long}.jsonl")]
+    cut, split = found["truncate"], found["windows"]
+    assert cut[0] == pytest.approx(cut[1], abs=1e-5)  # the end of the text is not seen
+    assert split[1] == pytest.approx(cut[1], abs=1e-5)
+    assert split[2] > split[0] > cut[0]
+    with pytest.raises(ConfigError, match="max length: expected 3 to 512 tokens"):
+        classify(plain, source, tmp_path / "no.jsonl", max_length=100_000)
+
+
+def test_a_folder_of_files_is_one_input(plain: Path, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    rows = toy_rows(6)
+    jsonl(tmp_path / "in/1.jsonl", rows[:3])
+    jsonl(tmp_path / "in/2.jsonl", [*rows[3:], {"text": None}])
+    classify(plain, tmp_path / "in", tmp_path / "out.csv")
+    with (tmp_path / "out.csv").open(encoding="utf-8", newline="") as file:
+        assert [row["text"] for row in csv.DictReader(file)] == [row["text"] for row in rows] + [""]
+    (error,) = read_jsonl(tmp_path / "out.csv.errors.jsonl")
+    assert (Path(error["file"]).name, error["line"]) == ("2.jsonl", 4)
+
+
+# ---- stopping and going on
+
+
+def stopped(model: Path, source: Path, out: Path, after: int, **options: Any) -> list[Event]:
+    """A run that is asked to stop when `after` chunks were committed."""
+    events: list[Event] = []
+    with pytest.raises(Interrupted, match="are kept"):
+        events += classification([model], str(source), out, Options(**options), stop=lambda: len(done(out)) >= after)
+    return events
+
+
+def done(out: Path) -> list[Path]:
+    return sorted(out.with_name(out.name + ".partial").glob("[0-9]*.json"))
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv.gz", ".parquet"])
+def test_a_stopped_run_goes_on_and_ends_with_the_same_bytes(
+    suffix: str, plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chunks, "ROWS", 16)
+    rows = toy_rows(90, seed=3)
+    rows = [*rows[:60], *rows[:20], {**rows[0], "text": " "}, *rows[60:]]
+    source = jsonl(tmp_path / "in.jsonl", rows)
+    whole = classify(plain, source, tmp_path / f"whole{suffix}")
+    out = tmp_path / f"out{suffix}"
+    stopped(plain, source, out, after=3)
+    assert not out.exists()
+    committed = len(done(out))
+    assert 3 <= committed < 7
+    with pytest.raises(RunDirectoryError, match=f"unfinished work is here .{committed} chunks.; go on with --resume"):
+        classify(plain, source, out)
+    again = classify(plain, source, out, resume=True)
+    assert out.read_bytes() == (tmp_path / f"whole{suffix}").read_bytes()
+    for name in ("rows", "errors", "computed", "copies", "labels", "drift", "sha256"):
+        assert again[name] == whole[name], name
+    errors = [(tmp_path / f"{name}{suffix}.errors.jsonl").read_text() for name in ("whole", "out")]
+    assert errors[0] == errors[1] != ""
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_going_on_with_something_else_is_refused(plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chunks, "ROWS", 16)
+    source, out = jsonl(tmp_path / "in.jsonl", toy_rows(160)), tmp_path / "out.jsonl"
+    stopped(plain, source, out, after=2)
+    before = {path.name: path.read_bytes() for path in out.with_name("out.jsonl.partial").iterdir()}
+    with pytest.raises(RunDirectoryError, match=r"another options \(top_k\); restore that"):
+        classify(plain, source, out, resume=True, top_k=1)
+    jsonl(source, [*toy_rows(159), {"text": "another", "label": "x", "kind": "y"}])
+    with pytest.raises(RunDirectoryError, match=r"another input \(files\)"):
+        classify(plain, source, out, resume=True)
+    assert {path.name: path.read_bytes() for path in out.with_name("out.jsonl.partial").iterdir()} == before
+    jsonl(source, toy_rows(160))
+    assert classify(plain, source, out, resume=True)["rows"] == 160
+
+
+def test_a_committed_chunk_that_was_damaged_is_computed_again(
+    plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chunks, "ROWS", 16)
+    source, out = jsonl(tmp_path / "in.jsonl", toy_rows(160)), tmp_path / "out.jsonl"
+    classify(plain, source, tmp_path / "whole.jsonl")
+    stopped(plain, source, out, after=3)
+    part = out.with_name("out.jsonl.partial") / "000001.rows"
+    part.write_bytes(part.read_bytes()[:-5])
+    classify(plain, source, out, resume=True)
+    assert out.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+
+
+def test_a_kill_between_the_last_renames_is_made_good(plain: Path, tmp_path: Path) -> None:
+    source, out = jsonl(tmp_path / "in.jsonl", [*toy_rows(5), {"text": None}]), tmp_path / "out.jsonl"
+    summary = classify(plain, source, tmp_path / "whole.jsonl")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipelines.bulk.ledger.Ledger.rename", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            classify(plain, source, out)
+    partial = out.with_name("out.jsonl.partial")
+    (partial / "out.jsonl.errors.jsonl").rename(tmp_path / "out.jsonl.errors.jsonl")
+    (partial / "out.jsonl").rename(out)  # and then it was killed
+    again = classify(plain, source, out, resume=True)
+    assert again["sha256"] == summary["sha256"]
+    assert out.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+    assert not partial.exists()
+
+
+def test_nothing_committed_starts_afresh_and_a_failure_leaves_nothing(plain: Path, tmp_path: Path) -> None:
+    source, out = jsonl(tmp_path / "in.jsonl", toy_rows(5)), tmp_path / "out.jsonl"
+    (tmp_path / "out.jsonl.partial").mkdir()
+    (tmp_path / "out.jsonl.partial/000000.rows").write_text("half a row")
+    classify(plain, source, out, resume=True)
+    assert len(read_jsonl(out)) == 5
+    cut = tmp_path / "cut.jsonl.gz"
+    cut.write_bytes(gzip.compress(source.read_bytes() * 50)[:-20])
+    with pytest.raises(DataError, match="the gzip data is damaged or cut off"):
+        classify(plain, cut, tmp_path / "no.jsonl")
+    assert not list(tmp_path.glob("*no.jsonl*"))
+
+
+def test_progress_says_rows_rate_and_what_is_left(plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chunks, "ROWS", 16)
+    source = jsonl(tmp_path / "in.jsonl", toy_rows(64))
+    events = list(classification([plain], str(source), tmp_path / "out.jsonl"))
+    rows = [event for event in events if isinstance(event, Rows)]
+    assert [event.rows for event in rows] == [16, 32, 48, 64]
+    assert all(event.rows_per_second > 0 and event.share and event.remaining_s is not None for event in rows)
+    assert rows[-1].share == 1.0
+    assert rows[-1].remaining_s == 0.0
 
 
 def test_misuse_is_refused_with_a_reason(plain: Path, tmp_path: Path) -> None:

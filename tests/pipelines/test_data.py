@@ -20,8 +20,8 @@ from pipelines.data import load_splits, read_items
 from pipelines.errors import ConfigError, DataError
 from pipelines.records import Splits, column
 from pipelines.run import finetune
-from pipelines.tables import write_table
 from tests.toys import toy_config
+from tests.written import write_table
 
 VOCABULARY = [f"{a}{b}{c}" for a in "bdfgklmn" for b in "aeiou" for c in ("lim", "ton", "rex", "sad", "pun")]
 
@@ -36,7 +36,7 @@ def rows(count: int, labels: str = "ab", start: int = 0) -> list[dict[str, Any]]
 
 
 def save(path: Path, items: list[dict[str, Any]]) -> Path:
-    write_table(path, "jsonl", list(items[0]), items)
+    write_table(path, list(items[0]), items)
     return path
 
 
@@ -74,7 +74,7 @@ def test_every_format_gives_the_same_items(tmp_path: Path, format: str) -> None:
         features = dataset.features | {"label": datasets.ClassLabel(names=LABELS)}
         dataset.cast(datasets.Features(features)).save_to_disk(str(path))
     else:
-        write_table(path, format.removesuffix(".gz"), list(WRITTEN[0]), WRITTEN)
+        write_table(path, list(WRITTEN[0]), WRITTEN)
     items = read_items(SplitFile(path=path), config(path, id="key", group="key", slices=["kind"]))
     assert column(items, "text") == [row["text"] for row in WRITTEN]
     assert column(items, "label") == [row["label"] for row in WRITTEN]

@@ -62,6 +62,14 @@ def test_a_baseline_of_another_backbone_is_refused(saved: dict[str, Path], tmp_p
     load_baseline(saved[TFIDF], other, "fp32")  # does not use it
 
 
+def test_only_the_embeddings_need_a_backbone(saved: dict[str, Path]) -> None:
+    for name in set(get_args(Name)) - {EMBEDDINGS}:
+        before = np.load(saved[name].with_name(f"{name}.npy"))
+        np.testing.assert_allclose(load_baseline(saved[name], None, "fp32").predict_probabilities(TEXTS), before)
+    with pytest.raises(ValueError, match=f"{EMBEDDINGS} needs the pretrained backbone"):
+        load_baseline(saved[EMBEDDINGS], None, "fp32")
+
+
 @pytest.mark.parametrize("damage", ["cut tensors", "missing file", "cut JSON", "other keys", "other name"])
 def test_what_cannot_be_read_as_a_baseline_is_named(
     saved: dict[str, Path], backbone: Backbone, tmp_path: Path, damage: str

@@ -1,0 +1,202 @@
+"""Input rows -> chunks, and of each chunk what has to be computed.
+
+A chunk is the window inside which rows are sorted by length, and what is committed at once. Its borders are a function
+of the rows alone. A text that was seen among the last REMEMBERED distinct ones is not computed again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import xxhash
+
+from pipelines.backbones.base import Encoding
+from pipelines.bulk.cascade import Cascade
+from pipelines.bulk.engines import Engine
+from pipelines.bulk.sources import Item
+from pipelines.bulk.torch_engine import BoolArray
+from pipelines.records import FloatArray, IntArray
+
+ROWS = 4096
+CHARACTERS = 16 << 20  # of all values in a chunk: long articles make short chunks, so that memory stays bounded
+REMEMBERED = 100_000
+KEY_BYTES = 16
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Texts of a chunk as an engine wants them.
+
+    Attributes:
+        encodings: M; several of one text where it is split into windows.
+        owners: which of the new texts each belongs to, (M,).
+    """
+
+    encodings: list[Encoding]
+    owners: IntArray
+
+
+@dataclass
+class Chunk:
+    """Some rows that follow each other.
+
+    Attributes:
+        number: of the chunk.
+        items: its rows.
+        problems: why a row gets no prediction, by its place in the chunk.
+        keys: of every row that gets one; the same for copies.
+        routes: name of the one model that a row goes to; empty without routing.
+        new: places of the rows that are the first of their text, U of them.
+        answers: what the regression of a cascade says of the new texts, (U, C), and where it is sure, (U,).
+        encoded: what is left for every engine.
+    """
+
+    number: int
+    items: list[Item]
+    problems: dict[int, str] = field(default_factory=dict)
+    keys: dict[int, bytes] = field(default_factory=dict)
+    routes: dict[int, str] = field(default_factory=dict)
+    new: list[int] = field(default_factory=list)
+    answers: tuple[FloatArray, BoolArray] | None = None
+    encoded: list[Encoded] = field(default_factory=list)
+
+    def content(self) -> str:
+        """Digest of the rows, by which an input that cannot be read twice is recognised."""
+        digest = xxhash.xxh3_128()
+        for item in self.items:
+            digest.update(repr((item.values, item.problem)).encode("utf-8", "surrogatepass"))
+        return digest.hexdigest()
+
+    def wanted(self, names: Sequence[str]) -> dict[str, BoolArray]:
+        """For every model, which of the new texts it is to classify, (U,)."""
+        routes = [self.routes.get(place) for place in self.new]
+        return {name: np.array([route in (None, name) for route in routes], dtype=bool) for name in names}
+
+
+@dataclass(frozen=True)
+class Reader:
+    """How rows become chunks that are ready to be computed.
+
+    Attributes:
+        text: column.
+        route: column with the name of the model that a row goes to.
+        names: of the models.
+        engines: each with what it makes of a text.
+        cascade: asked first.
+        windows: whether longer texts are split instead of cut.
+    """
+
+    text: str
+    route: str | None
+    names: Sequence[str]
+    engines: Sequence[Engine]
+    cascade: Cascade | None
+    windows: bool
+
+    def chunks(self, items: Iterable[Item], done: int) -> Iterator[Chunk]:
+        """All chunks; the first `done` are committed, and nothing is prepared for them."""
+        known: dict[bytes, None] = {}
+        for number, rows in enumerate(grouped(items)):
+            chunk = Chunk(number, rows)
+            self._look(chunk)
+            first: dict[bytes, int] = {}
+            for place, key in chunk.keys.items():
+                if key not in known:
+                    first.setdefault(key, place)
+            chunk.new = list(first.values())
+            known |= dict.fromkeys(first)
+            forget(known)
+            if number >= done:
+                self._prepare(chunk)
+            yield chunk
+
+    def _look(self, chunk: Chunk) -> None:
+        """Find the rows that get a prediction."""
+        for place, item in enumerate(chunk.items):
+            if item.values is None:
+                chunk.problems[place] = item.problem or "cannot be read"
+                continue
+            text = item.values.get(self.text)
+            if not (isinstance(text, str) and text.strip()):
+                chunk.problems[place] = f"expected text in column {self.text!r}, found {_found(text)}"
+                continue
+            route = "" if self.route is None else item.values.get(self.route)
+            if self.route is not None and route not in self.names:
+                known = ", ".join(self.names)
+                chunk.problems[place] = f"expected one of {known} in column {self.route!r}, found {_found(route)}"
+                continue
+            if route:
+                chunk.routes[place] = route
+            content = f"{route}\0{text}".encode("utf-8", "surrogatepass")
+            chunk.keys[place] = hashlib.blake2b(content, digest_size=KEY_BYTES).digest()
+
+    def _prepare(self, chunk: Chunk) -> None:
+        texts = [_text_of(chunk.items[place], self.text) for place in chunk.new]
+        left = np.ones(len(texts), dtype=bool)
+        if self.cascade is not None and texts:
+            chunk.answers = self.cascade.answer(texts)
+            left = ~chunk.answers[1]
+        numbers = np.flatnonzero(left)
+        for engine in self.engines:
+            own = engine.names
+            wanted = np.any(list(chunk.wanted(own).values()), axis=0)
+            chunk.encoded.append(self._encode(engine, texts, [int(i) for i in numbers if wanted[i]]))
+
+    def _encode(self, engine: Engine, texts: Sequence[str], numbers: Sequence[int]) -> Encoded:
+        """Encodings of some texts. One that breaks the tokenizer is left out; what is left out gets no prediction."""
+        try:
+            return self._encode_all(engine, texts, numbers)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException:  # a tokenizer raises pyo3's PanicException, which is no Exception
+            if len(numbers) < 2:
+                return Encoded([], np.empty(0, dtype=np.int64))
+            middle = len(numbers) // 2
+            halves = [self._encode(engine, texts, part) for part in (numbers[:middle], numbers[middle:])]
+            encodings = [encoding for half in halves for encoding in half.encodings]
+            return Encoded(encodings, np.concatenate([half.owners for half in halves]))
+
+    def _encode_all(self, engine: Engine, texts: Sequence[str], numbers: Sequence[int]) -> Encoded:
+        own = [texts[i] for i in numbers]
+        owners = np.asarray(numbers, dtype=np.int64)
+        if not self.windows:
+            return Encoded(engine.backbone.encode(own), owners)
+        encodings, places = engine.backbone.windows(own)
+        return Encoded(encodings, owners[np.asarray(places, dtype=np.int64)])
+
+
+def grouped(items: Iterable[Item]) -> Iterator[list[Item]]:
+    """Rows in groups of at most ROWS and about CHARACTERS."""
+    rows: list[Item] = []
+    size = 0
+    for item in items:
+        own = sum(len(v) if isinstance(v, str) else len(repr(v)) for v in (item.values or {}).values())
+        if rows and (len(rows) == ROWS or size + own > CHARACTERS):
+            yield rows
+            rows, size = [], 0
+        rows.append(item)
+        size += own
+    if rows:
+        yield rows
+
+
+def forget(known: dict[bytes, Any]) -> None:
+    """Drop the oldest beyond REMEMBERED."""
+    while len(known) > REMEMBERED:
+        del known[next(iter(known))]
+
+
+def _text_of(item: Item, column: str) -> str:
+    assert item.values is not None
+    text: str = item.values[column]
+    return text
+
+
+def _found(value: Any) -> str:
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return "none"
+    return repr(value)[:80]

@@ -1,0 +1,183 @@
+"""The chunks of one classification on their way: computed, counted, written, committed; at the end one file."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
+from pipelines.artifacts import environment
+from pipelines.bulk.chunks import Chunk, forget
+from pipelines.bulk.drift import Sample, Tally
+from pipelines.bulk.engines import Engine
+from pipelines.bulk.ledger import ERRORS, Ledger
+from pipelines.bulk.outputs import Output, json_line
+from pipelines.bulk.overlap import ahead
+from pipelines.bulk.predictions import UNREADABLE, Float32Array, Layout, probabilities
+from pipelines.bulk.sources import Item, Source
+from pipelines.errors import Interrupted, RunDirectoryError
+from pipelines.records import Event, Rows
+from pipelines.weights import sha256_file
+
+AHEAD = 2  # chunks that are read before they are computed, and computed before they are written
+
+
+@dataclass
+class Job:
+    """The chunks of one run on their way through, and what is counted of them."""
+
+    ledger: Ledger
+    engines: Sequence[Engine]
+    layout: Layout
+    output: Output
+    source: Source
+    text: str
+    known: dict[bytes, Float32Array] = field(default_factory=dict)
+    sample: Sample = field(default_factory=Sample)
+    rows: int = 0
+    computed: int = 0
+    errors: int = 0
+    answered: int = 0
+
+    def __post_init__(self) -> None:
+        self.tallies = {name: Tally(labels) for name, labels in self.layout.labels.items()}
+        self.seconds = 0.0
+
+    def run(self, chunks: Iterator[Chunk], stop: Callable[[], bool]) -> Iterator[Event]:
+        """Compute and commit every chunk that is not committed."""
+        pending: list[Future[None]] = []
+        started, before = time.perf_counter(), None
+        with ThreadPoolExecutor(1, "write") as writer:
+            for chunk in ahead(chunks, AHEAD):
+                found = self._rows_of(chunk)
+                if chunk.number >= len(self.ledger.committed):
+                    before = self.rows - len(chunk.items) if before is None else before
+                    pending.append(writer.submit(self._write, chunk, found))
+                    while len(pending) > AHEAD:
+                        pending.pop(0).result()
+                    self.seconds = time.perf_counter() - started
+                    yield self._progress(self.rows - before)
+                if stop():
+                    for future in pending:
+                        future.result()
+                    raise Interrupted(f"stopped after {self.rows:,} rows; they are kept")
+            for future in pending:
+                future.result()
+        self.seconds = time.perf_counter() - started
+
+    def _progress(self, done: int) -> Rows:
+        share = self.source.share
+        rate = done / self.seconds
+        remaining = None if not share else (self.rows / share - self.rows) / rate
+        return Rows(self.rows, self.errors, rate, share, remaining)
+
+    def _rows_of(self, chunk: Chunk) -> dict[int, Float32Array]:
+        """Probabilities (F,) of every row of the chunk that has some, by its place; and count them."""
+        if chunk.number < len(self.ledger.committed):
+            new = self._recalled(chunk)
+        else:
+            new = probabilities(chunk, self.engines, self.layout)
+        self.known |= {chunk.keys[place]: row for place, row in zip(chunk.new, new, strict=True)}
+        found = {place: self.known[key] for place, key in chunk.keys.items()}
+        for place in [place for place, row in found.items() if np.isnan(row[:-1]).all()]:
+            del found[place]
+            chunk.problems[place] = UNREADABLE
+        forget(self.known)
+        self._count(chunk, found)
+        return found
+
+    def _recalled(self, chunk: Chunk) -> Float32Array:
+        """What a committed chunk has computed. Raises RunDirectoryError if its rows are others now."""
+        record = self.ledger.committed[chunk.number]
+        if len(chunk.items) != record["rows"] or (not self.source.files and chunk.content() != record["content"]):
+            raise RunDirectoryError(
+                f"{self.ledger.partial}: the input is not the one that the unfinished run has read; "
+                "give it the same input, or delete the directory and start afresh"
+            )
+        found: Float32Array = load_file(self.ledger.path(chunk.number, "safetensors"))["rows"]
+        return found
+
+    def _count(self, chunk: Chunk, found: dict[int, Float32Array]) -> None:
+        self.rows += len(chunk.items)
+        self.computed += len(chunk.new)
+        self.errors += len(chunk.problems)
+        numbered = ((chunk.items[place].number, self._text(chunk.items[place])) for place in found)
+        self.sample.add(numbered)
+        if not found:
+            return
+        rows = np.stack(list(found.values()))
+        self.answered += int(rows[:, -1].sum())
+        for name, tally in self.tallies.items():
+            own = rows[:, self.layout.place(name)].astype(np.float64)
+            tally.add(own[~np.isnan(own[:, 0])])
+
+    def _text(self, item: Item) -> str:
+        return str((item.values or {})[self.text])
+
+    def _write(self, chunk: Chunk, found: dict[int, Float32Array]) -> None:
+        """Write a chunk's parts and commit it."""
+        number, places = chunk.number, list(found)
+        routes = [chunk.routes.get(place) for place in places]
+        stacked = np.stack([found[p] for p in places]) if places else np.empty((0, self.layout.width), np.float32)
+        predicted = dict(zip(places, self.layout.predictions(stacked, routes), strict=True))
+        nothing = dict.fromkeys(self.layout.columns)
+        rows = [
+            item.values | predicted.get(place, nothing)
+            for place, item in enumerate(chunk.items)
+            if item.values is not None
+        ]
+        self.output.write_chunk(self.ledger.path(number, "rows"), rows, first=number == 0)
+        if chunk.problems:
+            lines = [json_line(self._problem(chunk.items[p], chunk.problems[p])) for p in sorted(chunk.problems)]
+            self.ledger.path(number, "errors").write_text("".join(lines), encoding="utf-8")
+        own = [self._known_row(chunk, place, found) for place in chunk.new]
+        computed = np.stack(own) if own else np.empty((0, self.layout.width), np.float32)
+        save_file({"rows": computed}, self.ledger.path(number, "safetensors"))
+        record: dict[str, Any] = {"rows": len(chunk.items)}
+        self.ledger.commit(number, record if self.source.files else record | {"content": chunk.content()})
+
+    def _known_row(self, chunk: Chunk, place: int, found: dict[int, Float32Array]) -> Float32Array:
+        """The computed row of a new text; not numbers where it could not be encoded."""
+        return found.get(place, np.full(self.layout.width, np.nan, dtype=np.float32))
+
+    def _problem(self, item: Item, reason: str) -> dict[str, Any]:
+        """A line of the error file."""
+        where: dict[str, Any] = {self.source.unit: item.line}
+        if len(self.source.files) > 1:
+            where = {"file": item.path} | where
+        if item.values is not None and "custom_id" in item.values:
+            where["custom_id"] = item.values["custom_id"]
+        return where | {"reason": reason}
+
+    def assemble(self) -> str:
+        """The output and its error file, from all chunks. Returns the sha256 of the output."""
+        target = self.ledger.partial / self.ledger.output.name
+        numbers = range(sum(1 for _ in self.ledger.partial.glob("*.rows")))
+        self.output.assemble([self.ledger.path(n, "rows") for n in numbers], target)
+        errors = [path for n in numbers if (path := self.ledger.path(n, "errors")).exists()]
+        if errors:
+            with target.with_name(target.name + ERRORS).open("wb") as file:
+                for path in errors:
+                    file.write(path.read_bytes())
+        return sha256_file(target)
+
+    def summary(self, plan: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+        """The manifest."""
+        counted = {
+            "kind": "classification",
+            "rows": self.rows,
+            "errors": self.errors,
+            "computed": self.computed,
+            "copies": self.rows - self.errors - self.computed,
+            "seconds": round(self.seconds, 3),
+            "labels": {name: tally.shares for name, tally in self.tallies.items()},
+            "drift": changes,
+        }
+        if plan["certificate"]:
+            counted["answered_by_regression"] = self.answered
+        return counted | plan | environment()
