@@ -14,9 +14,16 @@ from typing import Any, Literal
 from scipy.special import softmax
 
 from pipelines.activation_store import ActivationStore
-from pipelines.baselines.base import load_baseline
 from pipelines.bulk import engines as runtimes
-from pipelines.bulk.cascade import Cascade, Certificate, calibration_items, certify, quick_baseline
+from pipelines.bulk.cascade import (
+    Cascade,
+    Certificate,
+    calibration_items,
+    certify,
+    load_quick,
+    quick_baseline,
+    require_enough,
+)
 from pipelines.bulk.chunks import ROWS, Reader
 from pipelines.bulk.drift import drift
 from pipelines.bulk.engines import SAMPLE, Choice, Engine
@@ -37,6 +44,7 @@ class Options:
     """How to classify; `rootstock classify --help` says what each means."""
 
     text: str | None = None
+    label: str | None = None  # of the file that calibrates a cascade
     format: str | None = None
     backend: Literal["auto", "torch", "openvino"] = "auto"
     precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = "auto"
@@ -253,15 +261,16 @@ def _cascade(models: Models, options: Options, engines: list[Engine], plan: dict
         return None
     if len(models.runs) > 1:
         raise ConfigError("--cascade: expected one model, whose own regression answers; found several")
+    if options.long == "windows":
+        raise ConfigError("--cascade: expected --long truncate, which is what the loss is certified for")
     run = models.first
-    name = quick_baseline(run)
     if plan is not None:
         certificate = Certificate(**plan["certificate"])
-    else:
-        texts, targets, groups = calibration_items(run, options.calibrate, options.text)
-        engine = engines[0]
-        logits = engine.logits(engine.backbone.encode(texts))[engine.names[0]]
-        baseline = load_baseline(run.path / "baselines" / name, None, "fp32")
-        said = baseline.predict_probabilities(texts)
-        certificate = certify(said, softmax(logits, axis=1), targets, groups, options.cascade, name)
-    return Cascade(certificate, load_baseline(run.path / "baselines" / name, None, "fp32"))
+        return Cascade(certificate, load_quick(run, certificate.baseline))
+    name = quick_baseline(run)
+    texts, targets, groups = calibration_items(run, options.calibrate, options.text, options.label)
+    require_enough(len(texts))
+    baseline, engine = load_quick(run, name), engines[0]
+    logits = engine.logits(engine.backbone.encode(texts))[engine.names[0]]
+    said = baseline.predict_probabilities(texts)
+    return Cascade(certify(said, softmax(logits, axis=1), targets, groups, options.cascade, name), baseline)

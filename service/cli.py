@@ -106,6 +106,7 @@ def classify(
     cascade: Annotated[bool, typer.Option(help="let the run's regression answer what it is sure of")] = False,
     loss: Annotated[float, typer.Option(help="points of macro-F1 that the cascade may cost")] = 0.2,
     calibrate: Annotated[Path | None, typer.Option(help="labelled file that certifies it; default: validation")] = None,
+    label: Annotated[str | None, typer.Option(help="its column with the label; default: as in training")] = None,
     backend: Annotated[str, typer.Option(help="auto (measured), torch or openvino")] = "auto",
     precision: Annotated[str, typer.Option(help="auto (measured), fp32, bf16, fp16 or int8")] = "auto",
     keep_states: Annotated[bool, typer.Option(help="keep frozen layers' states for models that come later")] = False,
@@ -124,6 +125,7 @@ def classify(
 
     options = Options(
         text=text,
+        label=label,
         format=format,
         backend=backend,  # type: ignore[arg-type]
         precision=precision,  # type: ignore[arg-type]

@@ -9,12 +9,15 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pipelines.bulk import chunks
 from pipelines.classify import Options
@@ -23,7 +26,7 @@ from pipelines.config import parse_config
 from pipelines.errors import ConfigError, DataError, Interrupted, RunDirectoryError
 from pipelines.records import Classified, Event, Rows
 from pipelines.run import finetune
-from tests.toys import tiny_backbone, toy_config, toy_rows, write_csv
+from tests.toys import ANIMALS, tiny_backbone, toy_config, toy_rows, write_csv
 
 PIPELINE = """
 import json, sys
@@ -42,6 +45,14 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     raw = toy_config(folder, rows=100, adapter={"type": request.param, "r": 2}, baselines=["majority"])
     raw["training"]["epochs"] = 12  # clear margins, as a real model has
     list(finetune(parse_config(raw), folder / "run"))
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def plain_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run, for tests that may not be given one per example."""
+    folder = tmp_path_factory.mktemp("plain")
+    list(finetune(parse_config(toy_config(folder, baselines=["majority"])), folder / "run"))
     return folder / "run"
 
 
@@ -266,6 +277,78 @@ def test_a_folder_of_files_is_one_input(plain: Path, tmp_path: Path) -> None:
         assert [row["text"] for row in csv.DictReader(file)] == [row["text"] for row in rows] + [""]
     (error,) = read_jsonl(tmp_path / "out.csv.errors.jsonl")
     assert (Path(error["file"]).name, error["line"]) == ("2.jsonl", 4)
+
+
+def test_a_cascade_says_who_answered_and_what_it_costs(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path_factory.mktemp("cascade")
+    raw = toy_config(folder, rows=100)
+    raw["training"]["epochs"] = 12
+    list(finetune(parse_config(raw), folder / "run"))
+    labelled = write_csv(tmp_path / "labelled.csv", toy_rows(2600, seed=11))
+    source, out = jsonl(tmp_path / "in.jsonl", toy_rows(120, seed=12)), tmp_path / "out.jsonl"
+    done = classify(folder / "run", source, out, cascade=0.02, calibrate=labelled, precision="fp32")
+    certificate = done["certificate"]
+    assert certificate["baseline"] == "logistic-regression-tfidf"
+    assert certificate["loss_upper"] <= certificate["max_loss"] == 0.02
+    assert 2000 <= certificate["items"] <= 2600
+    rows = read_jsonl(out)
+    by_regression = [row for row in rows if row["predicted_by_stage"] == "regression"]
+    assert len(by_regression) == done["answered_by_regression"] > 20
+    classify(folder / "run", source, tmp_path / "alone.jsonl", precision="fp32")
+    for row, alone in zip(rows, read_jsonl(tmp_path / "alone.jsonl"), strict=True):
+        if row["predicted_by_stage"] == "transformer":
+            assert row["predicted_scores"] == pytest.approx(alone["predicted_scores"], abs=1e-5)
+
+    monkeypatch.setattr(chunks, "ROWS", 16)
+    stopped(folder / "run", source, tmp_path / "again.jsonl", 2, cascade=0.02, calibrate=labelled, precision="fp32")
+    labelled.unlink()  # what was certified is not certified again
+    again = classify(folder / "run", source, tmp_path / "again.jsonl", True, cascade=0.02, precision="fp32")
+    assert again["certificate"] == certificate
+    with pytest.raises(ConfigError, match=r"2,000 .*labelled items"):
+        classify(folder / "run", source, tmp_path / "no.jsonl", cascade=0.02)
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    lines=st.lists(
+        st.one_of(
+            st.lists(st.sampled_from([*ANIMALS, "x", "\u65e5\u672c", "\U0001f600", "e\u0301"]), max_size=80).map(
+                " ".join
+            ),
+            st.text(max_size=30),
+            st.sampled_from(["the cat sleeps", "", "   "]),
+            st.none(),
+            st.just(b"{broken"),
+        ),
+        min_size=1,
+        max_size=40,
+    )
+)
+def test_any_mix_of_rows_gives_one_answer_each_in_order(plain_once: Path, lines: list[Any]) -> None:
+    with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(chunks, "ROWS", 7)
+        folder = Path(name)
+        rows = [line if isinstance(line, bytes) else json.dumps({"n": n, "text": line}) for n, line in enumerate(lines)]
+        raw = b"".join(
+            (row if isinstance(row, bytes) else row.encode()) + b"\n"
+            for row in [json.dumps({"n": -1, "text": "a"}), *rows]
+        )
+        (folder / "in.jsonl").write_bytes(raw)
+        done = classify(plain_once, folder / "in.jsonl", folder / "out.jsonl", precision="fp32", backend="torch")
+        found = read_jsonl(folder / "out.jsonl")
+        path = folder / "out.jsonl.errors.jsonl"
+        errors = {row["line"] for row in read_jsonl(path)} if path.exists() else set()
+        assert [row["n"] for row in found] == [-1, *(n for n, line in enumerate(lines) if not isinstance(line, bytes))]
+        for row in found[1:]:
+            text = lines[row["n"]]
+            assert row["text"] == text
+            empty = text is None or not text.strip()
+            assert (row["predicted_label"] is None) == empty == (row["n"] + 2 in errors)
+        broken = {n + 2 for n, line in enumerate(lines) if isinstance(line, bytes)}
+        assert broken <= errors
+        assert done["errors"] == len(errors)
 
 
 # ---- stopping and going on
