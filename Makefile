@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test test-slow lint format bench-training serve clean
+.PHONY: demo test test-slow chaos lint format bench-training bench-classification serve clean
 
 demo: $(READY)
 	$(BIN)/rootstock demo --out runs/demo
@@ -24,8 +24,15 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# Long: 30 kills each while a run is trained and while 200,000 rows are classified.
+chaos: $(READY)
+	ROOTSTOCK_KILLS=60 ROOTSTOCK_KILL_ROWS=200000 $(BIN)/pytest tests/test_classify_kills.py tests/test_kills.py
+
 bench-training: $(READY)
 	$(BIN)/python -m benchmarks.training
+
+bench-classification: $(READY)
+	$(BIN)/python -m benchmarks.classification
 
 # Finished reports in a browser, on this machine only.
 serve: $(READY)

@@ -21,10 +21,12 @@ Reading order (each module may import those before it, never those after)::
     tune, score                        one fine-tuning; one trained system on validation and test
     verdict                            was it worth it
     calibration, operating_points      temperature; thresholds for a wanted precision or recall
+    bulk                               parts of classify: sources, chunks, engines, cascade, ledger, drift
     slices, mistakes, curves, reading  where it fails, what to read, ROC, over- and underfitting
     evaluate, learning_curve           all of it on the test part, once; would more labels help
     charts, card, report               SVG, model card, one HTML file
-    run, compare, classify, demo       the things a user does, each on one page
+    run, compare, demo                 the things a user does, each on one page
+    classify, export                   those with a finished run
 
 Letters in shapes: N items, B batch, T tokens, D hidden width, C classes, L hidden layers, F features, R resamples.
 """

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from scipy.special import softmax
 
 from pipelines.activation_store import ActivationStore
+from pipelines.bulk import chunks
 from pipelines.bulk import engines as runtimes
 from pipelines.bulk.cascade import (
     Cascade,
@@ -24,7 +25,7 @@ from pipelines.bulk.cascade import (
     quick_baseline,
     require_enough,
 )
-from pipelines.bulk.chunks import ROWS, Reader
+from pipelines.bulk.chunks import Reader
 from pipelines.bulk.drift import drift
 from pipelines.bulk.engines import SAMPLE, Choice, Engine
 from pipelines.bulk.job import Job
@@ -52,6 +53,7 @@ class Options:
     thresholds: Sequence[str] = ()
     max_length: int | None = None
     long: Literal["truncate", "windows"] = "truncate"
+    unordered: bool = False
     route: str | None = None
     cascade: float | None = None  # the loss that is allowed, in macro-F1
     calibrate: Path | None = None
@@ -99,9 +101,12 @@ def classify(
         try:
             yield from _classify(Models(model_dirs, options.max_length), source, options, ledger, stop, store)
         except (DataError, ConfigError):
-            if not ledger.committed:
-                ledger.abandon()
+            ledger.give_up()
             raise
+        except OSError as error:
+            ledger.abandon()
+            kept = "; what is committed is kept: make room and go on with --resume" if ledger.partial.exists() else ""
+            raise DataError(output, f"cannot be written: {error.strerror or error}{kept}") from None
         except BaseException:
             ledger.abandon()
             raise
@@ -150,7 +155,8 @@ def _classify(
     else:
         _refuse_other(ledger, {"engines": plan["engines"]})
 
-    reader = Reader(text, options.route, list(models.runs), engines, cascade, options.long == "windows")
+    windows = options.long == "windows"
+    reader = Reader(text, options.route, list(models.runs), engines, cascade, windows, _chunk_rows(options))
     job = Job(ledger, engines, layout, output, source, text)
     yield from job.run(reader.chunks(items, len(ledger.committed)), stop)
     yield Stage("drift", "comparing with the training data")
@@ -193,7 +199,7 @@ def _peeked(source: Source, text: str) -> tuple[Iterator[Item], list[str], bool]
         value = (item.values or {}).get(text)
         if isinstance(value, str) and value.strip() and len(sample) < SAMPLE:
             sample.append(value)
-        if len(seen) > ROWS:
+        if len(seen) > chunks.ROWS:
             break
 
     def everything() -> Iterator[Item]:
@@ -201,13 +207,17 @@ def _peeked(source: Source, text: str) -> tuple[Iterator[Item], list[str], bool]
         seen.clear()
         yield from items
 
-    return everything(), sample, len(seen) > ROWS
+    return everything(), sample, len(seen) > chunks.ROWS
 
 
 def _chosen(models: Models, options: Options, sample: list[str], more: bool) -> tuple[Choice, list[Choice]]:
     """What the run computes with, and what was measured."""
     wanted = runtimes.candidates(options.backend, options.precision, len(models.runs), more)
     return runtimes.choose(models.load, sample, wanted, options.precision == "auto")
+
+
+def _chunk_rows(options: Options) -> int:
+    return chunks.ROWS * (chunks.FURTHER if options.unordered else 1)
 
 
 def _trial(trial: Choice) -> str:
@@ -231,7 +241,7 @@ def _request(models: Models, source: Source, options: Options, text: str) -> dic
             "route": options.route,
             "cascade": options.cascade,
         },
-        "chunk_rows": ROWS,
+        "chunk_rows": _chunk_rows(options),
         "numeric_backend": numeric_backend(),
     }
 

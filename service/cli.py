@@ -102,6 +102,7 @@ def classify(
     long: Annotated[
         str, typer.Option(help="longer texts: truncate, or windows whose scores are averaged")
     ] = "truncate",
+    unordered: Annotated[bool, typer.Option(help="look further ahead: less padding, order not promised")] = False,
     route: Annotated[str | None, typer.Option(help="column with the name of the model that a row goes to")] = None,
     cascade: Annotated[bool, typer.Option(help="let the run's regression answer what it is sure of")] = False,
     loss: Annotated[float, typer.Option(help="points of macro-F1 that the cascade may cost")] = 0.2,
@@ -133,6 +134,7 @@ def classify(
         thresholds=threshold or (),
         max_length=max_length,
         long=long,  # type: ignore[arg-type]
+        unordered=unordered,
         route=route,
         cascade=loss / 100 if cascade else None,
         calibrate=calibrate,
@@ -146,6 +148,30 @@ def classify(
 def _one_of(option: str, value: str, known: tuple[str, ...]) -> None:
     if value not in known:
         raise ConfigError(f"{option}: expected {', '.join(known)}; found {value!r}")
+
+
+@app.command()
+def export(
+    model_dir: Annotated[Path, typer.Argument(help="run directory of rootstock finetune")],
+    out: Annotated[Path, typer.Option(help="new directory, with one folder for each format")],
+    format: Annotated[str, typer.Option(help="of transformers, onnx, openvino; with commas between")] = "transformers",
+    as_json: Annotated[bool, typer.Option("--json", help="what was checked, as JSON")] = False,
+) -> None:
+    """Write a finished model for other runtimes, each checked by loading it there."""
+    with _loading():
+        from pipelines.export import export as run
+
+    found = run(model_dir, [name.strip() for name in format.split(",")], out)["formats"]
+    if as_json:
+        print(json.dumps(found, indent=2))
+        return
+    for name, checked in found.items():
+        stderr.print(
+            f"{name}: {out / name}, {checked['size_bytes'] / 2**20:,.0f} MiB; {checked['texts']} texts checked in "
+            f"{checked['runtime']}, logits within {checked['max_difference']:.1g} of PyTorch",
+            markup=False,
+            soft_wrap=True,
+        )
 
 
 @app.command()

@@ -29,6 +29,7 @@ def examine() -> dict[str, Any]:
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         "processes for auto": process_count(),
         "fast precision": best_precision(),
+        "OpenVINO": _version("openvino") or "not installed (pip install 'rootstock[openvino]')",
         "embedded backbone": _backbone(),
         "store of hidden states": _store(),
         "hub": "allowed" if os.environ.get("ROOTSTOCK_HUB") == "allow" else "not allowed (ROOTSTOCK_HUB=allow)",
@@ -45,6 +46,13 @@ def print_table(findings: dict[str, Any]) -> None:
             value = ", ".join(value) or "none"
         table.add_row(name, str(value))
     Console(highlight=False, markup=False, emoji=False).print(table)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _store() -> str:

@@ -22,6 +22,7 @@ from pipelines.bulk.torch_engine import BoolArray
 from pipelines.records import FloatArray, IntArray
 
 ROWS = 4096
+FURTHER = 4  # times as many where order does not matter: less padding, but more is lost at a kill
 CHARACTERS = 16 << 20  # of all values in a chunk: long articles make short chunks, so that memory stays bounded
 REMEMBERED = 100_000
 KEY_BYTES = 16
@@ -88,6 +89,7 @@ class Reader:
         engines: each with what it makes of a text.
         cascade: asked first.
         windows: whether longer texts are split instead of cut.
+        rows: of a chunk at most.
     """
 
     text: str
@@ -96,11 +98,12 @@ class Reader:
     engines: Sequence[Engine]
     cascade: Cascade | None
     windows: bool
+    rows: int
 
     def chunks(self, items: Iterable[Item], done: int) -> Iterator[Chunk]:
         """All chunks; the first `done` are committed, and nothing is prepared for them."""
         known: dict[bytes, None] = {}
-        for number, rows in enumerate(grouped(items)):
+        for number, rows in enumerate(grouped(items, self.rows)):
             chunk = Chunk(number, rows)
             self._look(chunk)
             first: dict[bytes, int] = {}
@@ -169,13 +172,13 @@ class Reader:
         return Encoded(encodings, owners[np.asarray(places, dtype=np.int64)])
 
 
-def grouped(items: Iterable[Item]) -> Iterator[list[Item]]:
-    """Rows in groups of at most ROWS and about CHARACTERS."""
+def grouped(items: Iterable[Item], most: int) -> Iterator[list[Item]]:
+    """Rows in groups of at most `most` and about CHARACTERS."""
     rows: list[Item] = []
     size = 0
     for item in items:
         own = sum(len(v) if isinstance(v, str) else len(repr(v)) for v in (item.values or {}).values())
-        if rows and (len(rows) == ROWS or size + own > CHARACTERS):
+        if rows and (len(rows) == most or size + own > CHARACTERS):
             yield rows
             rows, size = [], 0
         rows.append(item)

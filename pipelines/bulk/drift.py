@@ -23,7 +23,7 @@ from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
 from pipelines.device import Precision
 from pipelines.predict import embed
-from pipelines.records import FloatArray, IntArray
+from pipelines.records import FloatArray, IntArray, column
 from pipelines.saved_run import SavedRun
 
 CHANGED = 0.2  # population stability index from which a change is warned of
@@ -120,9 +120,10 @@ def _reference(run: SavedRun) -> Tally:
 
 def _separability(run: SavedRun, sample: Sequence[str], precision: Precision) -> float | None:
     """AUC of telling this content from the training items, (N, D) against (M, D)."""
-    seen = run.seen().filter(lambda item: item["part"] == "train")
-    chosen = np.random.default_rng(0).permutation(len(seen))[:SAMPLE]
-    training = [seen[int(i)]["text"] for i in chosen]
+    seen = run.seen()
+    trained = np.flatnonzero(np.array(column(seen, "part")) == "train")
+    chosen = np.random.default_rng(0).permutation(trained)[:SAMPLE]
+    training = column(seen.select(chosen), "text")
     if min(len(sample), len(training)) < FEWEST:
         return None
     backbone = run.model()

@@ -1,7 +1,7 @@
 """Logits of one model by OpenVINO, which is faster than PyTorch on some CPUs and needs seconds to start.
 
-One request at a time, all threads in it: several at once were 1.2 times faster, but with batches of many shapes they
-corrupted the heap (OpenVINO 2026.4; a known weakness of its dynamic shapes, issue 20633 of its repository).
+One request at a time, all threads in it: several at once were about 1.15 times faster, but with batches of many shapes
+they crashed within minutes (OpenVINO 2026.4.1; issue 20633 of its repository tells of the same).
 
 OpenVINO's own usage reports (the package openvino-telemetry, which is sent to without asking) are never loaded.
 """
@@ -9,6 +9,7 @@ OpenVINO's own usage reports (the package openvino-telemetry, which is sent to w
 from __future__ import annotations
 
 import contextlib
+import copy
 import hashlib
 import importlib
 import importlib.util
@@ -62,6 +63,8 @@ class OpenVinoEngine:
             raise ConfigError(
                 "--precision bf16: this CPU has no bf16 instructions; expected fp32 or int8 with OpenVINO"
             )
+        if precision == "int8" and not sample:
+            raise ConfigError("--precision int8: needs texts to be calibrated on, and there are none")
         self.backbone = backbone
         self.name = f"openvino {precision}"
         self.settings: dict[str, Any] = {
@@ -121,12 +124,14 @@ def program(backbone: Backbone) -> torch.export.ExportedProgram:
 
 
 def converted(backbone: Backbone) -> Any:
-    """The model as OpenVINO's, weights in fp32. Raises BackboneError."""
+    """The model as OpenVINO's, with its own copy of the weights, in fp32. Raises BackboneError."""
     ov = load_openvino()
     graph = program(backbone)
+    for values in (graph.state_dict, graph.constants):  # OpenVINO would use the model's own memory
+        values.update(copy.deepcopy(dict(values)))
     try:
         with quiet_export():
-            model = ov.convert_model(graph, share_weights=False)
+            model = ov.convert_model(graph)
     except Exception as error:  # whatever the library calls it
         raise BackboneError(f"{backbone.name}: OpenVINO cannot convert it: {first_line(error)}") from None
     model.outputs[0].get_tensor().set_names({"logits"})
@@ -145,7 +150,7 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-class _Logits(nn.Module):
+class _Logits(nn.Module):  # type: ignore[misc]
     """A backbone's model as inputs -> logits, without the cache of earlier tokens that decoders keep."""
 
     def __init__(self, backbone: Backbone) -> None:
@@ -160,8 +165,6 @@ class _Logits(nn.Module):
 
 def _quantised(model: Any, backbone: Backbone, sample: Sequence[Encoding]) -> Any:
     """Weights and activations in int8, ranges taken from the sample."""
-    if not sample:
-        raise ConfigError("--precision int8: needs texts to be calibrated on, and there are none")
     batches = [
         {name: tensor.numpy() for name, tensor in backbone.collate([encoding]).items()} for encoding in sample
     ]  # one by one: padding would count as text

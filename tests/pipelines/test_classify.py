@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import gzip
 import json
 import os
@@ -20,6 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.bulk import chunks
+from pipelines.bulk.ledger import Ledger
 from pipelines.classify import Options
 from pipelines.classify import classify as classification
 from pipelines.config import parse_config
@@ -446,6 +448,29 @@ def test_nothing_committed_starts_afresh_and_a_failure_leaves_nothing(plain: Pat
     with pytest.raises(DataError, match="the gzip data is damaged or cut off"):
         classify(plain, cut, tmp_path / "no.jsonl")
     assert not list(tmp_path.glob("*no.jsonl*"))
+
+
+def test_a_full_disk_is_one_line_and_what_is_committed_stays(
+    plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chunks, "ROWS", 16)
+    source, out = jsonl(tmp_path / "in.jsonl", toy_rows(160)), tmp_path / "out.jsonl"
+    classify(plain, source, tmp_path / "whole.jsonl")
+    whole_disk = Ledger.commit
+
+    def full(ledger: Ledger, number: int, record: dict[str, Any]) -> None:
+        if number == 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        whole_disk(ledger, number, record)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Ledger, "commit", full)
+        with pytest.raises(DataError, match=r"No space left on device; what is committed is kept: .*--resume"):
+            classify(plain, source, out)
+    assert not out.exists()
+    assert len(done(out)) == 3
+    classify(plain, source, out, resume=True)
+    assert out.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
 
 
 def test_progress_says_rows_rate_and_what_is_left(plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

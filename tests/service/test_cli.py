@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import subprocess
@@ -9,6 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tests.runs import TFIDF, first_run, report, system
@@ -103,3 +106,87 @@ def test_compare_refuses_in_one_message(tmp_path: Path) -> None:
     assert told == ["models: checking 1 run", "error: nowhere: no such directory"]
     assert sorted(tmp_path.rglob("*")) == before
     assert rootstock(tmp_path, "compare", "nowhere").returncode == 2
+
+
+def bad_inputs(folder: Path) -> dict[str, tuple[list[str], str]]:
+    """Name of a file that cannot be classified -> further arguments, and what is said of it."""
+    good = "".join(json.dumps(row) + "\n" for row in toy_rows(50))
+    (folder / "cut.jsonl.gz").write_bytes(gzip.compress(good.encode())[:-20])
+    (folder / "columns.csv").write_text("body,label\nhello,calm\n")
+    (folder / "binary.csv").write_bytes(bytes(range(256)) * 400)
+    (folder / "empty.jsonl").write_text("")
+    cell = "x" * 20_000
+    pq.write_table(pa.table({"text": pa.array([cell + str(n % 7) for n in range(7)] * 200)}), folder / "big.parquet")
+    pq.write_table(pa.table({"text": ["x" * (40 << 20)]}), folder / "bomb.parquet", compression="zstd")
+    (folder / "good.jsonl").write_text(good)
+    (folder / "taken.jsonl").write_text("precious")
+    return {
+        "cut.jsonl.gz": ([], "the gzip data is damaged or cut off"),
+        "columns.csv": ([], "no column 'text' (--text); columns found: body, label. Did you mean `--text body`?"),
+        "binary.csv": ([], "found binary data"),
+        "empty.jsonl": ([], "the file is empty"),
+        "bomb.parquet": ([], "bomb.parquet"),
+        "nothing.csv": ([], "no such file"),
+        "good.jsonl": (["--out", "taken.jsonl"], "taken.jsonl: exists already; choose another --out or delete it"),
+    }
+
+
+def test_classify_refuses_in_one_line_and_leaves_nothing(tmp_path: Path) -> None:
+    first_run(tmp_path, baselines=["majority"])
+    cases = bad_inputs(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    for name, (arguments, message) in cases.items():
+        done = rootstock(tmp_path, "classify", "first", name, *(arguments or ["--out", "runs/out.jsonl"]))
+        assert done.returncode == 1, (name, done.stderr)
+        last = done.stderr.strip().splitlines()[-1]
+        assert last.startswith("error: "), (name, done.stderr)
+        assert message in last, name
+        assert "Traceback" not in done.stderr
+        assert [path for path in sorted(tmp_path.rglob("*")) if path.name != "runs"] == before, name
+    assert (tmp_path / "taken.jsonl").read_text() == "precious"
+
+
+def test_a_line_of_50_mb_is_one_error_and_the_rest_is_classified(tmp_path: Path) -> None:
+    first_run(tmp_path, baselines=["majority"])
+    with (tmp_path / "in.jsonl").open("w") as file:
+        file.write(json.dumps({"text": "the cat sleeps"}) + "\n")
+        file.write(json.dumps({"text": "long " * 10_000_000}) + "\n")
+        file.write(json.dumps({"text": "the dog waits"}) + "\n")
+    done = rootstock(tmp_path, "classify", "first", "in.jsonl", "--out", "out.csv", "--json")
+    assert done.returncode == 0, done.stderr
+    last = json.loads(done.stdout.splitlines()[-1])
+    assert last["event"] == "classified"
+    assert (last["summary"]["rows"], last["summary"]["errors"]) == (3, 1)
+    (error,) = (tmp_path / "out.csv.errors.jsonl").read_text().splitlines()
+    assert json.loads(error) == {"line": 2, "reason": "a line of more than 16 MiB; split or shorten the text"}
+    assert len((tmp_path / "out.csv").read_text().splitlines()) == 3
+
+
+def test_classify_reads_standard_input_and_misuse_has_code_2(tmp_path: Path) -> None:
+    first_run(tmp_path, baselines=["majority"])
+    command = [sys.executable, "-m", "service.cli", "classify", "first", "-", "--out", "out.jsonl", "--format", "csv"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    given = b"n,text\n1,the cat sleeps\n2,the dog waits\n"
+    done = subprocess.run(command, cwd=tmp_path, env=environment, input=given, capture_output=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert [json.loads(line)["n"] for line in (tmp_path / "out.jsonl").read_text().splitlines()] == ["1", "2"]
+    for arguments, message in (
+        (["first"], "expected MODEL_DIR... INPUT"),
+        (["first", "x.csv", "--long", "cut"], "--long: expected truncate, windows; found 'cut'"),
+        (["first", "x.csv", "--backend", "onnx"], "--backend: expected auto, torch, openvino"),
+    ):
+        refused = rootstock(tmp_path, "classify", *arguments, "--out", "no.jsonl")
+        assert refused.returncode == 2
+        assert message in refused.stderr
+
+
+def test_export_says_what_was_checked(tmp_path: Path) -> None:
+    first_run(tmp_path, baselines=["majority"])
+    done = rootstock(tmp_path, "export", "first", "--out", "exported", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["transformers"]["max_difference"] < 1e-3
+    assert (tmp_path / "exported/transformers/model.safetensors").is_file()
+    again = rootstock(tmp_path, "export", "first", "--out", "exported")
+    assert again.returncode == 1
+    assert again.stderr.strip() == "error: exported: exists already; choose another --out or delete it"
+    assert rootstock(tmp_path, "export", "first", "--out", "x", "--format", "tflite").returncode == 2

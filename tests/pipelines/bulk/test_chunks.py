@@ -42,7 +42,7 @@ def reader(
     names: Sequence[str] = ("m",), route: str | None = None, windows: bool = False, cascade: Any = None
 ) -> Reader:
     engine: Any = SimpleNamespace(names=list(names), backbone=Words())
-    return Reader("text", route, names, [engine], cascade, windows)
+    return Reader("text", route, names, [engine], cascade, windows, chunks.ROWS)
 
 
 def read(rows: list[Item], done: int = 0, **options: Any) -> list[Chunk]:
@@ -52,10 +52,9 @@ def read(rows: list[Item], done: int = 0, **options: Any) -> list[Chunk]:
 @given(sizes=st.lists(st.integers(0, 50), max_size=40), rows=st.integers(1, 7), characters=st.integers(1, 60))
 def test_every_row_is_in_one_group_and_groups_are_bounded(sizes: list[int], rows: int, characters: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(chunks, "ROWS", rows)
         patch.setattr(chunks, "CHARACTERS", characters)
         source = items(*("x" * size for size in sizes))
-        groups = list(grouped(source))
+        groups = list(grouped(source, rows))
     assert [item for group in groups for item in group] == source
     for group in groups:
         assert 1 <= len(group) <= rows
