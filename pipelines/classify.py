@@ -100,9 +100,6 @@ def classify(
             return
         try:
             yield from _classify(Models(model_dirs, options.max_length), source, options, ledger, stop, store)
-        except (DataError, ConfigError):
-            ledger.give_up()
-            raise
         except OSError as error:
             ledger.abandon()
             kept = "; what is committed is kept: make room and go on with --resume" if ledger.partial.exists() else ""
@@ -156,7 +153,8 @@ def _classify(
         _refuse_other(ledger, {"engines": plan["engines"]})
 
     windows = options.long == "windows"
-    reader = Reader(text, options.route, list(models.runs), engines, cascade, windows, _chunk_rows(options))
+    columns = None if output.format == "jsonl" else output.columns
+    reader = Reader(text, options.route, list(models.runs), engines, cascade, windows, _chunk_rows(options), columns)
     job = Job(ledger, engines, layout, output, source, text)
     yield from job.run(reader.chunks(items, len(ledger.committed)), stop)
     yield Stage("drift", "comparing with the training data")

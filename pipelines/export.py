@@ -31,6 +31,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from pipelines import durable
 from pipelines.artifacts import environment, size_bytes
 from pipelines.backbones import Backbone
+from pipelines.backbones.text import quiet
 from pipelines.bulk.openvino_engine import converted, first_line, load_openvino, program, quiet_export
 from pipelines.errors import BackboneError, ConfigError, RunDirectoryError
 from pipelines.predict import predict_logits
@@ -220,7 +221,8 @@ def _checked(format: str, path: Path, texts: Sequence[str], expected: FloatArray
 
 
 def _open_transformers(path: Path) -> Runtime:
-    model = AutoModelForSequenceClassification.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+    with quiet():
+        model = AutoModelForSequenceClassification.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     model.eval()
 
     def run(inputs: Inputs) -> FloatArray:

@@ -116,7 +116,7 @@ class TextBackbone(Backbone):
         return [encoding[position]]
 
     def save(self, path: Path) -> None:
-        with _quiet():
+        with quiet():
             self.model.save_pretrained(path)
         self.tokenizer.save_pretrained(path)
 
@@ -135,7 +135,7 @@ def load_text_backbone(config: BackboneConfig, labels: Sequence[str], max_length
     """
     weights = resolve(config)
     torch.manual_seed(seed)
-    with _quiet():
+    with quiet():
         model, report = _from_pretrained(
             weights.path,
             num_labels=len(labels),
@@ -187,7 +187,7 @@ def continue_text_backbone(path: Path, name: str, labels: Sequence[str], max_len
 
 def _with_more_labels(saved: TextBackbone, path: Path, labels: Sequence[str]) -> PreTrainedModel:
     """The saved model with new rows after those that it has, in every tensor whose shape depends on C."""
-    with _quiet():
+    with quiet():
         model, _ = _from_pretrained(
             path,
             num_labels=len(labels),
@@ -207,7 +207,7 @@ def _with_more_labels(saved: TextBackbone, path: Path, labels: Sequence[str]) ->
 def load_saved_model(path: Path) -> TextBackbone:
     """Load the `model/` of a run directory, its trained head included. Raises BackboneError."""
     check_directory(path)
-    with _quiet():
+    with quiet():
         model, report = _from_pretrained(path, output_loading_info=True)
     if report["missing_keys"]:
         raise BackboneError(f"{path}: the weight {sorted(report['missing_keys'])[0]!r} is missing")
@@ -253,7 +253,7 @@ def _positions(model: PreTrainedModel) -> int:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """No progress bars and no report about the new head, which is what we asked for."""
     level = transformers_logging.get_verbosity()
     bars = transformers_logging.is_progress_bar_enabled()

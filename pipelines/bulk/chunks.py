@@ -52,6 +52,7 @@ class Chunk:
         keys: of every row that gets one; the same for copies.
         routes: name of the one model that a row goes to; empty without routing.
         new: places of the rows that are the first of their text, U of them.
+        left_out: rows that the output cannot hold.
         answers: what the regression of a cascade says of the new texts, (U, C), and where it is sure, (U,).
         encoded: what is left for every engine.
     """
@@ -62,6 +63,7 @@ class Chunk:
     keys: dict[int, bytes] = field(default_factory=dict)
     routes: dict[int, str] = field(default_factory=dict)
     new: list[int] = field(default_factory=list)
+    left_out: set[int] = field(default_factory=set)
     answers: tuple[FloatArray, BoolArray] | None = None
     encoded: list[Encoded] = field(default_factory=list)
 
@@ -90,6 +92,7 @@ class Reader:
         cascade: asked first.
         windows: whether longer texts are split instead of cut.
         rows: of a chunk at most.
+        columns: of the output; a row with another key would lose it. None where rows name their own.
     """
 
     text: str
@@ -99,6 +102,7 @@ class Reader:
     cascade: Cascade | None
     windows: bool
     rows: int
+    columns: Sequence[str] | None = None
 
     def chunks(self, items: Iterable[Item], done: int) -> Iterator[Chunk]:
         """All chunks; the first `done` are committed, and nothing is prepared for them."""
@@ -122,6 +126,12 @@ class Reader:
         for place, item in enumerate(chunk.items):
             if item.values is None:
                 chunk.problems[place] = item.problem or "cannot be read"
+                continue
+            extra = item.values.keys() - set(self.columns) if self.columns is not None else ()
+            if extra:
+                key = sorted(extra)[0]
+                chunk.problems[place] = f"the key {key!r} is not in the first row, so there is no column; write .jsonl"
+                chunk.left_out.add(place)
                 continue
             text = item.values.get(self.text)
             if not (isinstance(text, str) and text.strip()):

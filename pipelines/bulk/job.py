@@ -41,6 +41,7 @@ class Job:
     sample: Sample = field(default_factory=Sample)
     rows: int = 0
     computed: int = 0
+    copies: int = 0
     errors: int = 0
     answered: int = 0
 
@@ -105,6 +106,7 @@ class Job:
     def _count(self, chunk: Chunk, found: dict[int, Float32Array]) -> None:
         self.rows += len(chunk.items)
         self.computed += len(chunk.new)
+        self.copies += len(chunk.keys) - len(chunk.new)
         self.errors += len(chunk.problems)
         numbered = ((chunk.items[place].number, self._text(chunk.items[place])) for place in found)
         self.sample.add(numbered)
@@ -129,7 +131,7 @@ class Job:
         rows = [
             item.values | predicted.get(place, nothing)
             for place, item in enumerate(chunk.items)
-            if item.values is not None
+            if item.values is not None and place not in chunk.left_out
         ]
         self.output.write_chunk(self.ledger.path(number, "rows"), rows, first=number == 0)
         if chunk.problems:
@@ -173,7 +175,7 @@ class Job:
             "rows": self.rows,
             "errors": self.errors,
             "computed": self.computed,
-            "copies": self.rows - self.errors - self.computed,
+            "copies": self.copies,
             "seconds": round(self.seconds, 3),
             "labels": {name: tally.shares for name, tally in self.tallies.items()},
             "drift": changes,

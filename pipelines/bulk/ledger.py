@@ -141,11 +141,6 @@ class Ledger:
         durable.sync(self.output.parent)
         durable.discard(self.partial)
 
-    def give_up(self) -> None:
-        """After an input or a call that must change: what was made of it is of no use, but earlier work stays."""
-        if self.plan is None:
-            durable.discard(self.partial)
-
     def abandon(self) -> None:
         """After a failure: keep what can be gone on with, remove the rest."""
         if not _records(self.partial):

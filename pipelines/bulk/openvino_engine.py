@@ -83,6 +83,7 @@ class OpenVinoEngine:
             "INFERENCE_PRECISION_HINT": _HINTS[precision],
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             "PERFORMANCE_HINT": "LATENCY",
+            "ENABLE_CPU_PINNING": False,  # a core that something else is busy on would hold up all others
         }
         self._request = core.compile_model(model, "CPU", hints).create_infer_request()
 

@@ -187,6 +187,16 @@ def test_a_broken_row_is_reported_and_the_rest_goes_on(plain: Path, tmp_path: Pa
     assert empty == {"line": 5, "custom_id": "r4", "reason": "expected text in column 'text', found none"}
 
 
+def test_a_row_that_has_no_column_for_a_key_is_reported(plain: Path, tmp_path: Path) -> None:
+    source = jsonl(tmp_path / "in.jsonl", [{"text": "the cat"}, {"text": "the dog", "more": 1}, {"text": "the owl"}])
+    done = classify(plain, source, tmp_path / "out.csv")
+    assert (done["rows"], done["errors"]) == (3, 1)
+    assert len((tmp_path / "out.csv").read_text().splitlines()) == 3
+    (error,) = read_jsonl(tmp_path / "out.csv.errors.jsonl")
+    assert error == {"line": 2, "reason": "the key 'more' is not in the first row, so there is no column; write .jsonl"}
+    assert classify(plain, source, tmp_path / "out.jsonl")["errors"] == 0
+
+
 def test_copies_are_computed_once(plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chunks, "ROWS", 10)
     rows = toy_rows(8, seed=2)
@@ -468,7 +478,8 @@ def test_a_full_disk_is_one_line_and_what_is_committed_stays(
         with pytest.raises(DataError, match=r"No space left on device; what is committed is kept: .*--resume"):
             classify(plain, source, out)
     assert not out.exists()
-    assert len(done(out)) == 3
+    assert [path.name for path in done(out)][:3] == ["000000.json", "000001.json", "000002.json"]
+    assert not out.with_name("out.jsonl.partial").joinpath("000003.json").exists()
     classify(plain, source, out, resume=True)
     assert out.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
 
