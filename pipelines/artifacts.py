@@ -32,7 +32,10 @@ CHECKPOINTS = "checkpoints"
 SEEN = "training_items.parquet"  # every item that a run was trained or validated on, with its part
 _IDENTITY = "identity.json"  # of an unfinished run
 _FREE = {"output", "backbone.cache"}  # the same place may be spelled otherwise; a store may have failed
-_PACKAGES = ("torch", "transformers", "accelerate", "peft", "datasets", "scikit-learn", "numpy")
+_PACKAGES = (
+    "rootstock", "torch", "transformers", "tokenizers", "accelerate", "peft", "datasets", "pyarrow", "safetensors",
+    "scikit-learn", "scipy", "numpy",
+)  # fmt: skip
 
 
 class RunDirectory:

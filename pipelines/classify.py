@@ -6,7 +6,10 @@ Reading and tokenizing run ahead in one thread, writing follows in another. Ever
 
 from __future__ import annotations
 
+import json
+import zlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +17,7 @@ from typing import Any, Literal
 from scipy.special import softmax
 
 from pipelines.activation_store import ActivationStore
+from pipelines.artifacts import environment
 from pipelines.bulk import chunks
 from pipelines.bulk import engines as runtimes
 from pipelines.bulk.cascade import (
@@ -26,7 +30,7 @@ from pipelines.bulk.cascade import (
     require_enough,
 )
 from pipelines.bulk.chunks import Reader
-from pipelines.bulk.drift import drift
+from pipelines.bulk.drift import EMBEDDED_CHARACTERS, drift
 from pipelines.bulk.engines import SAMPLE, Choice, Engine
 from pipelines.bulk.job import Job
 from pipelines.bulk.ledger import Ledger
@@ -38,6 +42,7 @@ from pipelines.data import require_columns
 from pipelines.device import numeric_backend, resolve_precision
 from pipelines.errors import ConfigError, DataError, RunDirectoryError
 from pipelines.records import Classified, Event, Stage
+from pipelines.saved_run import SavedRun
 
 
 @dataclass(frozen=True)
@@ -70,7 +75,8 @@ def classify(
 ) -> Iterator[Event]:
     """Classify every row of an input with one model or many. Input order and columns are kept.
 
-    A row that cannot be read gets a line in `OUTPUT.errors.jsonl`; one without text gets that and null predictions.
+    A row that cannot be read, or that the output cannot hold, gets a line in `OUTPUT.errors.jsonl`; one without text
+    gets that and null predictions.
 
     Args:
         model_dirs: complete run directories.
@@ -100,10 +106,6 @@ def classify(
             return
         try:
             yield from _classify(Models(model_dirs, options.max_length), source, options, ledger, stop, store)
-        except OSError as error:
-            ledger.abandon()
-            kept = "; what is committed is kept: make room and go on with --resume" if ledger.partial.exists() else ""
-            raise DataError(output, f"cannot be written: {error.strerror or error}{kept}") from None
         except BaseException:
             ledger.abandon()
             raise
@@ -120,6 +122,7 @@ def _classify(
     store: ActivationStore | None,
 ) -> Iterator[Event]:
     """The part that owns the ledger."""
+    _check(options, models)
     source = open_source(argument, options.format)
     text = _checked_columns(source, options, models)
     layout = Layout(
@@ -132,12 +135,16 @@ def _classify(
     output = Output(ledger.output, _columns(source, layout), source.schema)
     items, sample, more = _peeked(source, text)
     plan = _request(models, source, options, text)
+    if ledger.finished is not None:
+        _refuse_other(ledger.finished, plan, f"{ledger.output}: the finished output")
+        yield Classified(ledger.output, ledger.finished)
+        return
     if ledger.plan is None:
         choice, tried = _chosen(models, options, sample, more)
         if tried:
             yield Stage("backend", "; ".join(map(_trial, tried)))
     else:
-        _refuse_other(ledger, plan)
+        _refuse_other(ledger.plan, plan, f"{ledger.partial}: the unfinished run")
         choice = Choice(**ledger.plan["choice"])
         yield Stage("resume", f"{len(ledger.committed):,} chunks are there already")
     engines = runtimes.open_engines(models.load, choice, sample, store, models.frozen_depth if store else 0)
@@ -150,23 +157,57 @@ def _classify(
     if ledger.plan is None:
         ledger.begin(plan)
     else:
-        _refuse_other(ledger, {"engines": plan["engines"]})
+        _refuse_other(ledger.plan, {"engines": plan["engines"]}, f"{ledger.partial}: the unfinished run")
 
     windows = options.long == "windows"
     columns = None if output.format == "jsonl" else output.columns
-    reader = Reader(text, options.route, list(models.runs), engines, cascade, windows, _chunk_rows(options), columns)
+    rows, added = _chunk_rows(options), layout.columns
+    reader = Reader(text, options.route, list(models.runs), engines, cascade, windows, rows, columns, added)
     job = Job(ledger, engines, layout, output, source, text)
-    yield from job.run(reader.chunks(items, len(ledger.committed)), stop)
+    del sample
+    with _disk_trouble(ledger):
+        yield from job.run(reader.chunks(items, len(ledger.committed)), stop)
     yield Stage("drift", "comparing with the training data")
-    precision = resolve_precision("auto")
-    texts = job.sample.texts
-    changes = {name: drift(models.runs[name], tally, texts, precision) for name, tally in job.tallies.items()}
-    summary = job.summary(plan, changes) | {"sha256": job.assemble()}
-    ledger.publish(summary)
+    changes = {name: _drift(models.runs[name], job, name, cascade is None) for name in models.runs}
+    with _disk_trouble(ledger):
+        summary = job.summary(plan, changes) | {"sha256": job.assemble()}
+        ledger.publish(summary)
     yield Classified(ledger.output, summary)
 
 
+@contextmanager
+def _disk_trouble(ledger: Ledger) -> Iterator[None]:
+    """A full or vanished disk is one line; what is committed stays."""
+    try:
+        yield
+    except OSError as error:
+        kept = "; what is committed is kept: make room and go on with --resume" if ledger.partial.exists() else ""
+        raise DataError(ledger.output, f"cannot be written: {error.strerror or error}{kept}") from None
+
+
+def _drift(run: SavedRun, job: Job, name: str, own_confidence: bool) -> dict[str, Any]:
+    """What changed; it is advice, so no failure of it stands in the way of the output."""
+    try:
+        return drift(run, job.tallies[name], job.samples[name].texts, resolve_precision("auto"), own_confidence)
+    except (KeyboardInterrupt, SystemExit, MemoryError):
+        raise
+    except BaseException as error:  # a tokenizer raises pyo3's PanicException, which is no Exception
+        return {"sentence": f"Drift could not be measured: {error}"}
+
+
 # ---- before the first chunk
+
+
+def _check(options: Options, models: Models) -> None:
+    """Raises ConfigError for options that do not go together."""
+    if options.cascade is None:
+        return
+    if options.cascade <= 0:
+        raise ConfigError(f"--loss: expected points of macro-F1 above 0, found {100 * options.cascade:g}")
+    if len(models.runs) > 1 or options.route is not None:
+        raise ConfigError("--cascade: expected one model, whose own regression answers, and no --route")
+    if options.long == "windows":
+        raise ConfigError("--cascade: expected --long truncate, which is what the loss is certified for")
 
 
 def _checked_columns(source: Source, options: Options, models: Models) -> str:
@@ -192,12 +233,15 @@ def _peeked(source: Source, text: str) -> tuple[Iterator[Item], list[str], bool]
     items = source.items()
     seen: list[Item] = []
     sample: list[str] = []
+    total, more = 0, False
     for item in items:
+        more = len(seen) == chunks.ROWS or total > chunks.CHARACTERS
+        total += chunks.size(item)
         seen.append(item)
         value = (item.values or {}).get(text)
         if isinstance(value, str) and value.strip() and len(sample) < SAMPLE:
-            sample.append(value)
-        if len(seen) > chunks.ROWS:
+            sample.append(value[:EMBEDDED_CHARACTERS])
+        if more:
             break
 
     def everything() -> Iterator[Item]:
@@ -205,7 +249,7 @@ def _peeked(source: Source, text: str) -> tuple[Iterator[Item], list[str], bool]
         seen.clear()
         yield from items
 
-    return everything(), sample, len(seen) > chunks.ROWS
+    return everything(), sample, more
 
 
 def _chosen(models: Models, options: Options, sample: list[str], more: bool) -> tuple[Choice, list[Choice]]:
@@ -241,19 +285,17 @@ def _request(models: Models, source: Source, options: Options, text: str) -> dic
         },
         "chunk_rows": _chunk_rows(options),
         "numeric_backend": numeric_backend(),
+        "versions": environment()["versions"] | {"zlib": zlib.ZLIB_RUNTIME_VERSION},
     }
 
 
-def _refuse_other(ledger: Ledger, request: dict[str, Any]) -> None:
-    """Raises RunDirectoryError if the unfinished run is of another call, input or machine."""
-    assert ledger.plan is not None
-    different = [key for key, value in request.items() if ledger.plan.get(key) != value]
+def _refuse_other(before: dict[str, Any], request: dict[str, Any], what: str) -> None:
+    """Raises RunDirectoryError if what is there is of another call, input, machine or version."""
+    request = json.loads(json.dumps(request))  # as it was written
+    different = [key for key, value in request.items() if before.get(key) != value]
     if different:
-        parts = [part for key in different for part in _different(key, ledger.plan.get(key), request[key])]
-        raise RunDirectoryError(
-            f"{ledger.partial}: the unfinished run has another {', '.join(parts)}; restore that, or delete the "
-            "directory and start afresh"
-        )
+        parts = [part for key in different for part in _different(key, before.get(key), request[key])]
+        raise RunDirectoryError(f"{what} has another {', '.join(parts)}; restore that, or delete it and start afresh")
 
 
 def _different(key: str, before: Any, now: Any) -> list[str]:
@@ -267,10 +309,6 @@ def _cascade(models: Models, options: Options, engines: list[Engine], plan: dict
     """The certified regression, if one is wanted."""
     if options.cascade is None:
         return None
-    if len(models.runs) > 1:
-        raise ConfigError("--cascade: expected one model, whose own regression answers; found several")
-    if options.long == "windows":
-        raise ConfigError("--cascade: expected --long truncate, which is what the loss is certified for")
     run = models.first
     if plan is not None:
         certificate = Certificate(**plan["certificate"])

@@ -6,6 +6,7 @@ written last; then one rename makes it visible. Readers accept only directories 
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import shutil
@@ -64,6 +65,8 @@ def read_manifest(path: Path) -> dict[str, Any]:
 
 def discard(path: Path) -> None:
     """Delete a directory so that it is never seen half-deleted under its own name."""
+    for leftover in path.parent.glob(f".trash-{glob.escape(path.name)}-*"):  # of a process that was killed at it
+        shutil.rmtree(leftover, ignore_errors=True)
     trash = path.with_name(f".trash-{path.name}-{os.getpid()}")
     try:
         path.rename(trash)

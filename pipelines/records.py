@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
 
 
 CLIENT = "-client"  # suffix of a system trained on the items of a `start_from` run and on the new ones

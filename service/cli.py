@@ -92,7 +92,9 @@ def classify(
     out: Annotated[Path, typer.Option(help="new file; its name says the format")],
     resume: Annotated[bool, typer.Option(help="go on with what an unfinished run has committed")] = False,
     text: Annotated[str | None, typer.Option(help="column with the text; default: as in training")] = None,
-    format: Annotated[str | None, typer.Option(help="csv, tsv or jsonl, where no file name says it")] = None,
+    format: Annotated[
+        str | None, typer.Option(help="of the input, where no name says it: csv, tsv, jsonl, parquet")
+    ] = None,
     top_k: Annotated[int | None, typer.Option(min=1, help="write only the K best scores of a row")] = None,
     threshold: Annotated[
         list[str] | None,
@@ -102,10 +104,10 @@ def classify(
     long: Annotated[
         str, typer.Option(help="longer texts: truncate, or windows whose scores are averaged")
     ] = "truncate",
-    unordered: Annotated[bool, typer.Option(help="look further ahead: less padding, order not promised")] = False,
+    unordered: Annotated[bool, typer.Option(help="look further ahead, so that batches hold less padding")] = False,
     route: Annotated[str | None, typer.Option(help="column with the name of the model that a row goes to")] = None,
     cascade: Annotated[bool, typer.Option(help="let the run's regression answer what it is sure of")] = False,
-    loss: Annotated[float, typer.Option(help="points of macro-F1 that the cascade may cost")] = 0.2,
+    loss: Annotated[float | None, typer.Option(help="points of macro-F1 that it may cost; default 0.2")] = None,
     calibrate: Annotated[Path | None, typer.Option(help="labelled file that certifies it; default: validation")] = None,
     label: Annotated[str | None, typer.Option(help="its column with the label; default: as in training")] = None,
     backend: Annotated[str, typer.Option(help="auto (measured), torch or openvino")] = "auto",
@@ -119,6 +121,8 @@ def classify(
     _one_of("--backend", backend, ("auto", "torch", "openvino"))
     _one_of("--precision", precision, ("auto", "fp32", "bf16", "fp16", "int8"))
     _one_of("--long", long, ("truncate", "windows"))
+    if not cascade and (loss, calibrate, label) != (None, None, None):
+        raise ConfigError("--loss, --calibrate and --label belong to --cascade; add it")
     with _loading():
         from pipelines.classify import Options
         from pipelines.classify import classify as run
@@ -136,7 +140,7 @@ def classify(
         long=long,  # type: ignore[arg-type]
         unordered=unordered,
         route=route,
-        cascade=loss / 100 if cascade else None,
+        cascade=(0.2 if loss is None else loss) / 100 if cascade else None,
         calibrate=calibrate,
     )
     *models, source = paths

@@ -12,10 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.classify import classify
 from pipelines.config import parse_config
 from pipelines.run import finetune
-from tests.pipelines.test_classify import PIPELINE, read_jsonl
+from tests.pipelines.test_classify import PIPELINE, classify, read_jsonl
 
 pytestmark = pytest.mark.slow
 TRAIN, TEST = 320, 400

@@ -29,7 +29,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.sparse import coo_array, hstack
 from scipy.special import softmax
 
@@ -41,11 +40,9 @@ from pipelines.duplicates import group_items
 from pipelines.errors import ConfigError, DataError
 from pipelines.intervals import LEVEL
 from pipelines.metrics import macro_f1
-from pipelines.records import CLIENT, FloatArray, IntArray, column
+from pipelines.records import CLIENT, BoolArray, FloatArray, IntArray, column
 from pipelines.saved_run import SavedRun
 from pipelines.tables import read_table, unit_of
-
-BoolArray = NDArray[np.bool_]
 
 FEWEST = 2000  # labelled items
 COVERAGES = (

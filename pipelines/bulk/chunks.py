@@ -16,10 +16,10 @@ import xxhash
 
 from pipelines.backbones.base import Encoding
 from pipelines.bulk.cascade import Cascade
+from pipelines.bulk.encoding import encoded
 from pipelines.bulk.engines import Engine
 from pipelines.bulk.sources import Item
-from pipelines.bulk.torch_engine import BoolArray
-from pipelines.records import FloatArray, IntArray
+from pipelines.records import BoolArray, FloatArray, IntArray
 
 ROWS = 4096
 FURTHER = 4  # times as many where order does not matter: less padding, but more is lost at a kill
@@ -93,6 +93,7 @@ class Reader:
         windows: whether longer texts are split instead of cut.
         rows: of a chunk at most.
         columns: of the output; a row with another key would lose it. None where rows name their own.
+        added: columns that the output adds; a row that has one would lose it.
     """
 
     text: str
@@ -103,6 +104,7 @@ class Reader:
     windows: bool
     rows: int
     columns: Sequence[str] | None = None
+    added: Sequence[str] = ()
 
     def chunks(self, items: Iterable[Item], done: int) -> Iterator[Chunk]:
         """All chunks; the first `done` are committed, and nothing is prepared for them."""
@@ -127,10 +129,8 @@ class Reader:
             if item.values is None:
                 chunk.problems[place] = item.problem or "cannot be read"
                 continue
-            extra = item.values.keys() - set(self.columns) if self.columns is not None else ()
-            if extra:
-                key = sorted(extra)[0]
-                chunk.problems[place] = f"the key {key!r} is not in the first row, so there is no column; write .jsonl"
+            if reason := self._unwritable(item.values):
+                chunk.problems[place] = reason
                 chunk.left_out.add(place)
                 continue
             text = item.values.get(self.text)
@@ -147,6 +147,14 @@ class Reader:
             content = f"{route}\0{text}".encode("utf-8", "surrogatepass")
             chunk.keys[place] = hashlib.blake2b(content, digest_size=KEY_BYTES).digest()
 
+    def _unwritable(self, values: dict[str, Any]) -> str | None:
+        """Why the output cannot hold a row as it is."""
+        taken = sorted(values.keys() & set(self.added))
+        if taken:
+            return f"the key {taken[0]!r} is one that the output adds; rename it"
+        extra = sorted(values.keys() - set(self.columns)) if self.columns is not None else []
+        return f"the key {extra[0]!r} is not in the first row, so there is no column; write .jsonl" if extra else None
+
     def _prepare(self, chunk: Chunk) -> None:
         texts = [_text_of(chunk.items[place], self.text) for place in chunk.new]
         left = np.ones(len(texts), dtype=bool)
@@ -160,41 +168,29 @@ class Reader:
             chunk.encoded.append(self._encode(engine, texts, [int(i) for i in numbers if wanted[i]]))
 
     def _encode(self, engine: Engine, texts: Sequence[str], numbers: Sequence[int]) -> Encoded:
-        """Encodings of some texts. One that breaks the tokenizer is left out; what is left out gets no prediction."""
-        try:
-            return self._encode_all(engine, texts, numbers)
-        except (KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException:  # a tokenizer raises pyo3's PanicException, which is no Exception
-            if len(numbers) < 2:
-                return Encoded([], np.empty(0, dtype=np.int64))
-            middle = len(numbers) // 2
-            halves = [self._encode(engine, texts, part) for part in (numbers[:middle], numbers[middle:])]
-            encodings = [encoding for half in halves for encoding in half.encodings]
-            return Encoded(encodings, np.concatenate([half.owners for half in halves]))
-
-    def _encode_all(self, engine: Engine, texts: Sequence[str], numbers: Sequence[int]) -> Encoded:
         own = [texts[i] for i in numbers]
-        owners = np.asarray(numbers, dtype=np.int64)
-        if not self.windows:
-            return Encoded(engine.backbone.encode(own), owners)
-        encodings, places = engine.backbone.windows(own)
-        return Encoded(encodings, owners[np.asarray(places, dtype=np.int64)])
+        encodings, places = encoded(engine.backbone, own, self.windows)
+        return Encoded(encodings, np.asarray(numbers, dtype=np.int64)[places])
 
 
 def grouped(items: Iterable[Item], most: int) -> Iterator[list[Item]]:
     """Rows in groups of at most `most` and about CHARACTERS."""
     rows: list[Item] = []
-    size = 0
+    total = 0
     for item in items:
-        own = sum(len(v) if isinstance(v, str) else len(repr(v)) for v in (item.values or {}).values())
-        if rows and (len(rows) == most or size + own > CHARACTERS):
+        own = size(item)
+        if rows and (len(rows) == most or total + own > CHARACTERS):
             yield rows
-            rows, size = [], 0
+            rows, total = [], 0
         rows.append(item)
-        size += own
+        total += own
     if rows:
         yield rows
+
+
+def size(item: Item) -> int:
+    """About how many characters a row has."""
+    return sum(len(v) if isinstance(v, str) else len(repr(v)) for v in (item.values or {}).values())
 
 
 def forget(known: dict[bytes, Any]) -> None:

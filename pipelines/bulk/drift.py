@@ -29,13 +29,13 @@ from pipelines.saved_run import SavedRun
 CHANGED = 0.2  # population stability index from which a change is warned of
 APART = 0.8  # AUC from which embeddings are
 FEWEST = 200  # items on either side below which nothing is said
-SAMPLE = 400  # items on either side whose embeddings are compared
+EMBEDDED = 400  # items on either side whose embeddings are compared
 BINS = 10  # of confidence
 EMBEDDED_CHARACTERS = 20_000  # of a text that is kept for its embedding: more than any model reads
 
 
 class Sample:
-    """The SAMPLE texts whose row numbers have the smallest hash: the same whatever the chunks were."""
+    """The EMBEDDED texts whose row numbers have the smallest hash: the same whatever the chunks were."""
 
     def __init__(self) -> None:
         self._heap: list[tuple[int, str]] = []  # (-hash, text)
@@ -43,7 +43,7 @@ class Sample:
     def add(self, numbered: Iterable[tuple[int, str]]) -> None:
         for number, text in numbered:
             entry = (-_hash(number), text[:EMBEDDED_CHARACTERS])
-            if len(self._heap) < SAMPLE:
+            if len(self._heap) < EMBEDDED:
                 heapq.heappush(self._heap, entry)
             elif entry[0] > self._heap[0][0]:
                 heapq.heapreplace(self._heap, entry)
@@ -68,11 +68,13 @@ class Tally:
             self.confidence += np.bincount(_bins(probabilities), minlength=BINS)
 
     @property
-    def shares(self) -> dict[str, int]:
+    def by_label(self) -> dict[str, int]:
         return dict(zip(self.labels, self.counts.tolist(), strict=True))
 
 
-def drift(run: SavedRun, tally: Tally, sample: Sequence[str], precision: Precision) -> dict[str, Any]:
+def drift(
+    run: SavedRun, tally: Tally, sample: Sequence[str], precision: Precision, own_confidence: bool = True
+) -> dict[str, Any]:
     """What changed against the run's own data, with a warning for each that did.
 
     Args:
@@ -80,17 +82,18 @@ def drift(run: SavedRun, tally: Tally, sample: Sequence[str], precision: Precisi
         tally: of the content that was classified.
         sample: some of its texts.
         precision: of the embeddings.
+        own_confidence: whether all of it is the model's, not that of a regression in front of it.
     """
     reference = _reference(run)
     if min(reference.counts.sum(), tally.counts.sum()) < FEWEST:
         return {"sentence": f"Drift is not measured: it needs {FEWEST} items here and in the run's test part."}
     labels = stability_index(reference.counts, tally.counts)
-    confidence = stability_index(reference.confidence, tally.confidence)
+    confidence = stability_index(reference.confidence, tally.confidence) if own_confidence else None
     apart = _separability(run, sample, precision)
     warnings = []
     if labels >= CHANGED:
         warnings.append(f"label shares differ from the run's test part (stability index {labels:.2f}; {CHANGED} warns)")
-    if confidence >= CHANGED:
+    if confidence is not None and confidence >= CHANGED:
         warnings.append(f"confidence differs from the run's test part (stability index {confidence:.2f})")
     if apart is not None and apart >= APART:
         warnings.append(f"texts are unlike the training texts (told apart with an AUC of {apart:.2f}; 0.5 is alike)")
@@ -98,7 +101,7 @@ def drift(run: SavedRun, tally: Tally, sample: Sequence[str], precision: Precisi
         "labels": labels,
         "confidence": confidence,
         "embedding_auc": apart,
-        "reference_labels": reference.shares,
+        "reference_labels": reference.by_label,
         "warnings": warnings,
         "sentence": "Drift: " + "; ".join(warnings) + "." if warnings else "No drift found against the run's own data.",
         "caveat": "A warning says that the content changed, not that labels are wrong; label some of it and compare.",
@@ -122,7 +125,7 @@ def _separability(run: SavedRun, sample: Sequence[str], precision: Precision) ->
     """AUC of telling this content from the training items, (N, D) against (M, D)."""
     seen = run.seen()
     trained = np.flatnonzero(np.array(column(seen, "part")) == "train")
-    chosen = np.random.default_rng(0).permutation(trained)[:SAMPLE]
+    chosen = np.random.default_rng(0).permutation(trained)[:EMBEDDED]
     training = column(seen.select(chosen), "text")
     if min(len(sample), len(training)) < FEWEST:
         return None

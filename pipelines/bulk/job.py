@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from pipelines.artifacts import environment
 from pipelines.bulk.chunks import Chunk, forget
@@ -18,7 +18,7 @@ from pipelines.bulk.engines import Engine
 from pipelines.bulk.ledger import ERRORS, Ledger
 from pipelines.bulk.outputs import Output, json_line
 from pipelines.bulk.overlap import ahead
-from pipelines.bulk.predictions import UNREADABLE, Float32Array, Layout, probabilities
+from pipelines.bulk.predictions import NO_PREDICTION, Float32Array, Layout, probabilities
 from pipelines.bulk.sources import Item, Source
 from pipelines.errors import Interrupted, RunDirectoryError
 from pipelines.records import Event, Rows
@@ -38,7 +38,7 @@ class Job:
     source: Source
     text: str
     known: dict[bytes, Float32Array] = field(default_factory=dict)
-    sample: Sample = field(default_factory=Sample)
+    chunks: int = 0
     rows: int = 0
     computed: int = 0
     copies: int = 0
@@ -47,6 +47,7 @@ class Job:
 
     def __post_init__(self) -> None:
         self.tallies = {name: Tally(labels) for name, labels in self.layout.labels.items()}
+        self.samples = {name: Sample() for name in self.layout.labels}
         self.seconds = 0.0
 
     def run(self, chunks: Iterator[Chunk], stop: Callable[[], bool]) -> Iterator[Event]:
@@ -54,7 +55,8 @@ class Job:
         pending: list[Future[None]] = []
         started, before = time.perf_counter(), None
         with ThreadPoolExecutor(1, "write") as writer:
-            for chunk in ahead(chunks, AHEAD):
+            for chunk in ahead(chunks, AHEAD, stop):
+                self.chunks += 1
                 found = self._rows_of(chunk)
                 if chunk.number >= len(self.ledger.committed):
                     before = self.rows - len(chunk.items) if before is None else before
@@ -62,17 +64,31 @@ class Job:
                     while len(pending) > AHEAD:
                         pending.pop(0).result()
                     self.seconds = time.perf_counter() - started
-                    yield self._progress(self.rows - before)
+                    yield self._progress(chunk.items[-1], self.rows - before)
                 if stop():
                     for future in pending:
                         future.result()
                     raise Interrupted(f"stopped after {self.rows:,} rows; they are kept")
             for future in pending:
                 future.result()
+            if stop():
+                raise Interrupted(f"stopped after {self.rows:,} rows; they are kept")
+            if self.chunks < len(self.ledger.committed):
+                raise RunDirectoryError(self._another_input)
+            if not self.chunks:  # no row: still a file with its column names
+                self._write(Chunk(0, []), {})
+                self.chunks = 1
         self.seconds = time.perf_counter() - started
 
-    def _progress(self, done: int) -> Rows:
-        share = self.source.share
+    @property
+    def _another_input(self) -> str:
+        return (
+            f"{self.ledger.partial}: the input is not the one that the unfinished run has read; "
+            "give it the same input, or delete the directory and start afresh"
+        )
+
+    def _progress(self, last: Item, done: int) -> Rows:
+        share = self.source.share(last)
         rate = done / self.seconds
         remaining = None if not share else (self.rows / share - self.rows) / rate
         return Rows(self.rows, self.errors, rate, share, remaining)
@@ -85,21 +101,26 @@ class Job:
             new = probabilities(chunk, self.engines, self.layout)
         self.known |= {chunk.keys[place]: row for place, row in zip(chunk.new, new, strict=True)}
         found = {place: self.known[key] for place, key in chunk.keys.items()}
-        for place in [place for place, row in found.items() if np.isnan(row[:-1]).all()]:
-            del found[place]
-            chunk.problems[place] = UNREADABLE
+        for place, row in list(found.items()):
+            missing = [name for name in self._asked(chunk, place) if np.isnan(row[self.layout.place(name)]).any()]
+            if missing:
+                many = f" of {', '.join(missing)}" if len(self.tallies) > 1 else ""
+                chunk.problems[place] = NO_PREDICTION + many
+            if len(missing) == len(self._asked(chunk, place)):
+                del found[place]
         forget(self.known)
         self._count(chunk, found)
         return found
+
+    def _asked(self, chunk: Chunk, place: int) -> list[str]:
+        """Models that a row goes to."""
+        return [chunk.routes[place]] if place in chunk.routes else list(self.tallies)
 
     def _recalled(self, chunk: Chunk) -> Float32Array:
         """What a committed chunk has computed. Raises RunDirectoryError if its rows are others now."""
         record = self.ledger.committed[chunk.number]
         if len(chunk.items) != record["rows"] or (not self.source.files and chunk.content() != record["content"]):
-            raise RunDirectoryError(
-                f"{self.ledger.partial}: the input is not the one that the unfinished run has read; "
-                "give it the same input, or delete the directory and start afresh"
-            )
+            raise RunDirectoryError(self._another_input)
         found: Float32Array = load_file(self.ledger.path(chunk.number, "safetensors"))["rows"]
         return found
 
@@ -108,15 +129,16 @@ class Job:
         self.computed += len(chunk.new)
         self.copies += len(chunk.keys) - len(chunk.new)
         self.errors += len(chunk.problems)
-        numbered = ((chunk.items[place].number, self._text(chunk.items[place])) for place in found)
-        self.sample.add(numbered)
         if not found:
             return
+        items = [chunk.items[place] for place in found]
         rows = np.stack(list(found.values()))
         self.answered += int(rows[:, -1].sum())
         for name, tally in self.tallies.items():
             own = rows[:, self.layout.place(name)].astype(np.float64)
-            tally.add(own[~np.isnan(own[:, 0])])
+            mine = np.flatnonzero(~np.isnan(own[:, 0]))
+            tally.add(own[mine])
+            self.samples[name].add((items[i].number, self._text(items[i])) for i in mine)
 
     def _text(self, item: Item) -> str:
         return str((item.values or {})[self.text])
@@ -139,7 +161,7 @@ class Job:
             self.ledger.path(number, "errors").write_text("".join(lines), encoding="utf-8")
         own = [self._known_row(chunk, place, found) for place in chunk.new]
         computed = np.stack(own) if own else np.empty((0, self.layout.width), np.float32)
-        save_file({"rows": computed}, self.ledger.path(number, "safetensors"))
+        self.ledger.path(number, "safetensors").write_bytes(save({"rows": computed}))
         record: dict[str, Any] = {"rows": len(chunk.items)}
         self.ledger.commit(number, record if self.source.files else record | {"content": chunk.content()})
 
@@ -151,7 +173,7 @@ class Job:
         """A line of the error file."""
         where: dict[str, Any] = {self.source.unit: item.line}
         if len(self.source.files) > 1:
-            where = {"file": item.path} | where
+            where = {"file": self.source.name(item)} | where
         if item.values is not None and "custom_id" in item.values:
             where["custom_id"] = item.values["custom_id"]
         return where | {"reason": reason}
@@ -159,7 +181,7 @@ class Job:
     def assemble(self) -> str:
         """The output and its error file, from all chunks. Returns the sha256 of the output."""
         target = self.ledger.partial / self.ledger.output.name
-        numbers = range(sum(1 for _ in self.ledger.partial.glob("*.rows")))
+        numbers = range(self.chunks)
         self.output.assemble([self.ledger.path(n, "rows") for n in numbers], target)
         errors = [path for n in numbers if (path := self.ledger.path(n, "errors")).exists()]
         if errors:
@@ -177,9 +199,9 @@ class Job:
             "computed": self.computed,
             "copies": self.copies,
             "seconds": round(self.seconds, 3),
-            "labels": {name: tally.shares for name, tally in self.tallies.items()},
+            "labels": {name: tally.by_label for name, tally in self.tallies.items()},
             "drift": changes,
         }
         if plan["certificate"]:
             counted["answered_by_regression"] = self.answered
-        return counted | plan | environment()
+        return counted | environment() | plan

@@ -42,6 +42,7 @@ class Ledger:
     Attributes:
         plan: of the run that is gone on with; None if nothing is committed.
         committed: records of its chunks, in order.
+        finished: the manifest, where everything is done already and visible.
 
     Raises:
         DataError: the output exists, or its folder cannot be written.
@@ -53,9 +54,6 @@ class Ledger:
         self.partial = output.with_name(output.name + ".partial")
         self.plan: Record | None = None
         self.committed: list[Record] = []
-        for file in self.files if self.ready is None else ():
-            if file.exists():
-                raise DataError(file, "exists already; choose another --out or delete it")
         self._lock = FileLock(output.with_name(f".{output.name}.lock"))
         try:
             output.parent.mkdir(parents=True, exist_ok=True)
@@ -65,12 +63,28 @@ class Ledger:
         except OSError as error:
             raise DataError(output, f"cannot be written: {error.strerror}") from None
         try:
-            self._open(resume)
+            self.finished = self._finished() if resume else None
+            if self.finished is None:
+                self._open(resume)
         except BaseException:
             self.close()
             raise
 
+    def _finished(self) -> Record | None:
+        """The manifest of an output that is complete: a run may have been killed right after its last step."""
+        _, output, manifest = self.files
+        if self.partial.exists() or not (output.is_file() and manifest.is_file()):
+            return None
+        try:
+            found: Record = json.loads(manifest.read_text(encoding="utf-8"))
+        except ValueError:
+            return None
+        return found if found.get("sha256") == sha256_file(output) else None
+
     def _open(self, resume: bool) -> None:
+        for file in self.files if self.ready is None else ():
+            if file.exists():
+                raise DataError(file, "exists already; choose another --out or delete it")
         done = _records(self.partial)
         if done and not resume:
             raise RunDirectoryError(
@@ -143,7 +157,7 @@ class Ledger:
 
     def abandon(self) -> None:
         """After a failure: keep what can be gone on with, remove the rest."""
-        if not _records(self.partial):
+        if not self.path(0, "json").is_file():
             durable.discard(self.partial)
 
     def close(self) -> None:

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.backbones import Backbone
+from pipelines.durable import MANIFEST
 from pipelines.errors import ConfigError
 from pipelines.saved_run import SavedRun
+from pipelines.weights import sha256_file
 
 
 class Models:
@@ -58,9 +60,9 @@ class Models:
                 backbone.limit(self.max_length)
         return backbones
 
-    def digests(self) -> dict[str, str]:
-        """Sha256 of every model's weights."""
-        return {name: run.manifest["sha256"]["model/model.safetensors"] for name, run in self.runs.items()}
+    def digests(self) -> list[list[str]]:
+        """Name and sha256 of the manifest of every run, in order: the manifest holds the digests of all its files."""
+        return [[name, sha256_file(run.path / MANIFEST)] for name, run in self.runs.items()]
 
     def thresholds(self, wanted: Sequence[str]) -> dict[str, dict[str, float]]:
         """For every model, the score from which a label is flagged.

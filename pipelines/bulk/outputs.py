@@ -123,7 +123,7 @@ def json_value(value: Any) -> Any:
     """NaN and infinity, which JSON lacks, become null at any depth."""
     if isinstance(value, dict):
         return {name: json_value(inner) for name, inner in value.items()}
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [json_value(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 

@@ -23,7 +23,7 @@ DIGITS = 6  # of a score
 COLUMNS = ("predicted_label", "predicted_score", "predicted_scores")
 FLAGS, MODEL, STAGE = "predicted_flags", "predicted_by_model", "predicted_by_stage"
 STAGES = ("transformer", "regression")
-UNREADABLE = "the tokenizer cannot read this text"
+NO_PREDICTION = "no prediction: the tokenizer cannot read this text, or its logits are not numbers"
 
 
 @dataclass(frozen=True)
@@ -92,10 +92,14 @@ class Layout:
         probabilities = rows[:, self.place(name)].astype(np.float64)
         order = np.argsort(-probabilities, axis=1, kind="stable")[:, : self.top_k]
         scores = probabilities.round(DIGITS).tolist()
-        made = []
-        for best, own in zip(order.tolist(), scores, strict=True):
+        made: list[dict[str, Any]] = []
+        missing = np.isnan(probabilities[:, 0]).tolist()
+        for best, own, absent in zip(order.tolist(), scores, missing, strict=True):
+            if absent:
+                made.append(dict.fromkeys([*COLUMNS, *([FLAGS] if self.flagged else [])]))
+                continue
             shown = best if self.top_k is not None else range(len(labels))
-            values = {
+            values: dict[str, Any] = {
                 COLUMNS[0]: labels[best[0]],
                 COLUMNS[1]: own[best[0]],
                 COLUMNS[2]: {labels[c]: own[c] for c in shown},

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import glob
 import gzip
+import itertools
 import os
 import sys
 import zlib
@@ -94,32 +95,37 @@ class Source:
         self.schema = schema
         self._parts = parts
         self._lines: dict[str, int] = {}  # of every file whose lines were counted
-        self._read = 0.0
+
+    def share(self, item: Item) -> float | None:
+        """How much of the input ends with this row, 0 to 1; None where its size is not known, as of standard input."""
+        total = sum(self._lines.values())
+        if not total:
+            return None
+        before = itertools.takewhile(lambda part: part.path != item.path, self._parts)
+        return min(1.0, (sum(self._lines[part.path] for part in before) + item.line) / total)
+
+    def name(self, item: Item) -> str:
+        """Of a row's file, however the input was spelled: relative to what all files have in common."""
+        return os.path.relpath(item.path, self._base) if self.files else item.path
 
     @property
-    def share(self) -> float | None:
-        """How much of the input is read, 0 to 1; None where its size is not known, as of standard input."""
-        return self._read if self._lines else None
+    def _base(self) -> str:
+        return os.path.commonpath([file.parent.absolute() for file in self.files]) if self.files else ""
 
     def items(self) -> Iterator[Item]:
         """Every row of every file. Can be iterated once. Raises DataError where a file cannot be read further."""
-        number = before = 0
-        total = max(1, sum(self._lines.values()))
+        number = 0
         for part in self._parts:
             with closing(part.records()) as records:
                 for record in records:
-                    item = _item(number, part.path, record)
-                    self._read = min(1.0, (before + item.line) / total)
-                    yield item
+                    yield _item(number, part.path, record)
                     number += 1
-            before += self._lines.get(part.path, 0)
 
     def digests(self) -> dict[str, str]:
         """File name -> xxh3_128 of its bytes. Where files of several folders go together, their folders are named."""
-        base = os.path.commonpath([file.parent for file in self.files]) if self.files else ""
         inside = [file for path in self.files for file in _files_of(path)]
         self._lines = {part.path: _count_lines(Path(part.path)) for part in self._parts} if self._countable else {}
-        return {os.path.relpath(file, base): _digest(file) for file in inside}
+        return {os.path.relpath(file, self._base): _digest(file) for file in inside}
 
     @property
     def _countable(self) -> bool:
@@ -205,6 +211,8 @@ def _find(argument: str) -> list[Path]:
         if not found:
             raise DataError(path, f"the folder holds no input file (its folders are not entered); expected {FORMATS}")
         return found
+    if os.path.exists(argument) and not (os.path.isfile(argument) or os.path.isdir(argument)):
+        raise DataError(path, "is neither a file nor a folder; give a pipe on standard input, as -")
     if os.path.exists(argument):  # unlike Path's, false for a name that no file can have
         return [path]
     if not glob.has_magic(argument):

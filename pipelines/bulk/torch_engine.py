@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from pipelines.activation_store import ActivationStore
@@ -32,10 +31,9 @@ from pipelines.device import Precision, device
 from pipelines.encoded import StateSource
 from pipelines.first_token import first_token_only
 from pipelines.lower_layers import LowerLayers, hidden_states, layer_fingerprints
-from pipelines.records import FloatArray, IntArray
+from pipelines.records import BoolArray, FloatArray, IntArray
 from pipelines.trunk import replaced
 
-BoolArray = NDArray[np.bool_]
 Wanted = Mapping[str, BoolArray]
 BATCH_TOKENS = 4096  # padded, of a batch sorted by length
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

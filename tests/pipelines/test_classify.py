@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import errno
 import gzip
+import io
 import json
 import os
 import shutil
@@ -366,11 +367,12 @@ def test_any_mix_of_rows_gives_one_answer_each_in_order(plain_once: Path, lines:
 # ---- stopping and going on
 
 
-def stopped(model: Path, source: Path, out: Path, after: int, **options: Any) -> list[Event]:
+def stopped(models: Path | list[Path], source: Path, out: Path, after: int, **options: Any) -> list[Event]:
     """A run that is asked to stop when `after` chunks were committed."""
     events: list[Event] = []
+    paths = [models] if isinstance(models, Path) else models
     with pytest.raises(Interrupted, match="are kept"):
-        events += classification([model], str(source), out, Options(**options), stop=lambda: len(done(out)) >= after)
+        events += classification(paths, str(source), out, Options(**options), stop=lambda: len(done(out)) >= after)
     return events
 
 
@@ -416,6 +418,63 @@ def test_going_on_with_something_else_is_refused(plain: Path, tmp_path: Path, mo
     assert {path.name: path.read_bytes() for path in out.with_name("out.jsonl.partial").iterdir()} == before
     jsonl(source, toy_rows(160))
     assert classify(plain, source, out, resume=True)["rows"] == 160
+
+
+def test_going_on_with_the_models_in_another_order_is_refused(
+    clients: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chunks, "ROWS", 16)
+    source, out = jsonl(tmp_path / "in.jsonl", [*toy_rows(100), *toy_rows(60)]), tmp_path / "out.csv"
+    classify(clients, source, tmp_path / "whole.csv")
+    stopped(clients, source, out, after=2)
+    with pytest.raises(RunDirectoryError, match="has another models; restore that"):
+        classify(clients[::-1], source, out, resume=True)
+    classify(clients, source, out, resume=True)
+    assert out.read_bytes() == (tmp_path / "whole.csv").read_bytes()
+
+
+def test_standard_input_that_is_another_one_is_refused(
+    plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chunks, "ROWS", 16)
+    raw = jsonl(tmp_path / "in.jsonl", toy_rows(160)).read_bytes()
+    out = tmp_path / "out.jsonl"
+
+    def given(content: bytes) -> None:
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
+
+    given(raw)
+    stopped(plain, Path("-"), out, after=3)
+    for other in (b"".join(raw.splitlines(True)[:20]), raw.replace(b"the", b"The")):
+        given(other)
+        with pytest.raises(RunDirectoryError, match="the input is not the one that the unfinished run has read"):
+            classify(plain, "-", out, resume=True)
+    given(raw)
+    assert classify(plain, "-", out, resume=True)["rows"] == 160
+
+
+def test_what_is_finished_already_is_not_done_again(plain: Path, tmp_path: Path) -> None:
+    source, out = jsonl(tmp_path / "in.jsonl", toy_rows(5)), tmp_path / "out.jsonl"
+    first = classify(plain, source, out)
+    assert classify(plain, source, out, resume=True) == first
+    with pytest.raises(RunDirectoryError, match=r"the finished output has another options \(top_k\)"):
+        classify(plain, source, out, resume=True, top_k=1)
+    with pytest.raises(DataError, match="exists already"):
+        classify(plain, source, out)
+    out.write_text("changed")
+    with pytest.raises(DataError, match="exists already"):
+        classify(plain, source, out, resume=True)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_no_rows_give_a_file_without_rows(suffix: str, plain: Path, tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text("n,text\n")
+    done = classify(plain, tmp_path / "in.csv", tmp_path / f"out{suffix}")
+    assert (done["rows"], done["errors"]) == (0, 0)
+    if suffix == ".csv":
+        assert (tmp_path / "out.csv").read_text().startswith("n,text,predicted_label,")
+    if suffix == ".parquet":
+        assert pq.read_table(tmp_path / "out.parquet").shape == (0, 5)
 
 
 def test_a_committed_chunk_that_was_damaged_is_computed_again(
@@ -491,8 +550,8 @@ def test_progress_says_rows_rate_and_what_is_left(plain: Path, tmp_path: Path, m
     rows = [event for event in events if isinstance(event, Rows)]
     assert [event.rows for event in rows] == [16, 32, 48, 64]
     assert all(event.rows_per_second > 0 and event.share and event.remaining_s is not None for event in rows)
-    assert rows[-1].share == 1.0
-    assert rows[-1].remaining_s == 0.0
+    assert [event.share for event in rows] == [0.25, 0.5, 0.75, 1.0]
+    assert rows[0].remaining_s > rows[-1].remaining_s == 0.0
 
 
 def test_misuse_is_refused_with_a_reason(plain: Path, tmp_path: Path) -> None:

@@ -98,6 +98,19 @@ def test_a_text_that_breaks_the_tokenizer_costs_only_itself() -> None:
     assert chunk.encoded[0].encodings == [[3], [3, 5], [5, 4, 5]]
 
 
+def test_what_the_output_cannot_hold_is_said() -> None:
+    engine: Any = SimpleNamespace(names=["m"], backbone=Words())
+    rows = [Item(0, "f", 1, {"text": "a"}, None), Item(1, "f", 2, {"text": "b", "more": 1}, None)]
+    rows.append(Item(2, "f", 3, {"text": "c", "predicted_label": "x"}, None))
+    own = Reader("text", None, ["m"], [engine], None, False, 10, ["text"], ["predicted_label"])
+    (chunk,) = own.chunks(rows, 0)
+    assert chunk.left_out == {1, 2}
+    assert chunk.problems == {
+        1: "the key 'more' is not in the first row, so there is no column; write .jsonl",
+        2: "the key 'predicted_label' is one that the output adds; rename it",
+    }
+
+
 def test_windows_know_their_text() -> None:
     (chunk,) = read(items("one two", "three"), windows=True)
     assert chunk.encoded[0].encodings == [[3], [3], [5]]

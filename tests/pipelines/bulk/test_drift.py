@@ -69,6 +69,12 @@ def test_each_change_is_warned_of(run: SavedRun) -> None:
     assert found["sentence"].startswith("Drift: label shares")
 
 
+def test_confidence_of_a_regression_is_not_compared(run: SavedRun) -> None:
+    found = drift(run, tally(run, 0.5, confident=False), [], "fp32", own_confidence=False)
+    assert found["confidence"] is None
+    assert not any("confidence" in warning for warning in found["warnings"])
+
+
 def test_too_few_items_say_nothing(run: SavedRun) -> None:
     found: dict[str, Any] = drift(run, tally(run, 0.5, True, n=10), [], "fp32")
     assert found["sentence"].startswith("Drift is not measured: it needs 50 items")
@@ -92,7 +98,7 @@ def test_the_sample_does_not_depend_on_the_chunks(n: int, cut: int) -> None:
     parts.add(rows[:cut])
     parts.add(rows[cut:])
     assert whole.texts == parts.texts
-    assert len(whole.texts) == len(set(whole.texts)) == min(n, module.SAMPLE)
+    assert len(whole.texts) == len(set(whole.texts)) == min(n, module.EMBEDDED)
 
 
 def test_the_sample_is_spread_over_the_input() -> None:

@@ -122,7 +122,7 @@ def test_low_precision_agrees_on_clear_items(precision: Any) -> None:
     assert 0 < np.abs(found - expected).max() < 0.2  # it is another precision, and close
 
 
-@pytest.mark.parametrize("precision", ["fp32", pytest.param("int8", marks=needs_nncf)])
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("int8", marks=[needs_nncf, pytest.mark.slow])])
 def test_equal_settings_give_equal_bits(precision: Any) -> None:
     backbone = toy()
     encodings = backbone.encode(TEXTS)
@@ -168,7 +168,7 @@ def test_the_model_is_left_as_it_was() -> None:
     assert (predict_logits(backbone, backbone.encode(TEXTS), "fp32") == before).all()
 
 
-@pytest.mark.parametrize("precision", ["fp32", pytest.param("int8", marks=needs_nncf)])
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("int8", marks=[needs_nncf, pytest.mark.slow])])
 def test_usage_reports_are_off(precision: str, tmp_path: Path) -> None:
     path, home = tiny_backbone(tmp_path / "tiny"), tmp_path / "home"
     home.mkdir()

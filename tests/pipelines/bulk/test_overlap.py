@@ -46,6 +46,21 @@ def test_it_is_ahead_but_not_further_than_wanted() -> None:
     assert len(made) == 4  # one given, two waiting, one that waits for room
 
 
+def test_waiting_for_an_input_that_says_nothing_can_be_stopped() -> None:
+    never = threading.Event()
+
+    def items() -> Iterator[int]:
+        yield 1
+        never.wait(20)
+
+    asked = threading.Event()
+    found = ahead(items(), 2, asked.is_set)
+    assert next(found) == 1
+    threading.Timer(0.3, asked.set).start()
+    threading.Timer(0.6, never.set).start()
+    assert list(found) == []
+
+
 def test_who_stops_early_leaves_no_thread_and_closes_the_items() -> None:
     closed = threading.Event()
 

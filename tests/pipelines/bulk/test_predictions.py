@@ -40,6 +40,13 @@ def test_what_was_not_encoded_is_not_a_number() -> None:
     assert np.isnan(probabilities(chunk([], 2), [engine(m=[])], Layout(LABELS))[:, :2]).all()
 
 
+def test_one_model_of_several_may_give_nothing() -> None:
+    row = np.array([[np.nan, np.nan, 0.2, 0.5, 0.3, 0]], dtype=np.float32)
+    (found,) = Layout(TWO).predictions(row, [None])
+    assert found["m/predicted_label"] is found["m/predicted_score"] is found["m/predicted_scores"] is None
+    assert found["n/predicted_label"] == "b"
+
+
 def test_the_regression_of_a_cascade_is_noted() -> None:
     answers = np.array([[0.9, 0.1], [0.5, 0.5]]), np.array([True, False])
     layout = Layout(LABELS, staged=True)
