@@ -44,10 +44,10 @@ from benchmarks.classification_inputs import (
     scored_file,
     sized_file,
 )
-from benchmarks.classification_machine import machine, matmul_flops, model_flops, name, peak_rss, run_watched
 from benchmarks.classification_peers import Peer
 from benchmarks.classification_systems import SYSTEMS, Setting
 from benchmarks.classification_tables import tables
+from benchmarks.machine import machine, matmul_flops, model_flops, name, peak_rss, run_watched
 from pipelines.device import best_precision
 
 REPEATS = 5

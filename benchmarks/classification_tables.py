@@ -28,7 +28,7 @@ AGREEMENT_AIM = 0.995
 
 def tables(rows: Sequence[Row]) -> str:
     """Markdown."""
-    parts = [_ratios, _fan_out, _systems, _settings, _cascades, _sizes, _environments]
+    parts = [_ratios, _fan_out, _systems, _settings, _cascades, _sizes, results.environments]
     return "\n\n".join(part(rows) for part in parts)
 
 
@@ -194,13 +194,3 @@ def _spread(values: Sequence[float], digits: int = 2, factor: float = 1) -> str:
 def _named(setting: dict[str, Any]) -> str:
     words = (f"{name.lower()} {' '.join(v) if isinstance(v, list) else v}" for name, v in setting.items())
     return ", ".join(words) or "–"
-
-
-def _environments(rows: Sequence[Row]) -> str:
-    """Machine, threads and versions, one line for each combination among the rows."""
-    found = {
-        f"{row['machine']}, {row['threads']} threads; " + ", ".join(f"{n} {v}" for n, v in row["versions"].items())
-        for row in rows
-        if "machine" in row
-    }
-    return "\n".join(sorted(found))

@@ -52,3 +52,13 @@ def markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 def versions() -> dict[str, str]:
     """Versions of the packages that decide speed and scores."""
     return {package: importlib.metadata.version(package) for package in PACKAGES}
+
+
+def environments(rows: Sequence[Row]) -> str:
+    """Machine, threads and versions, one line for each combination among the rows."""
+    found = {
+        f"{row['machine']}, {row['threads']} threads; " + ", ".join(f"{n} {v}" for n, v in row["versions"].items())
+        for row in rows
+        if "machine" in row
+    }
+    return "\n".join(sorted(found))

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -28,6 +27,8 @@ import torch
 from datasets import Dataset
 
 from benchmarks import results
+from benchmarks.machine import name as name_of_machine
+from benchmarks.machine import peak_rss
 from benchmarks.sets import CONFIG, data_file, path_overrides
 from benchmarks.training_sizes import SIZES, measure_size
 from benchmarks.training_systems import SYSTEMS, System, train_system
@@ -35,7 +36,6 @@ from benchmarks.training_tables import tables
 from pipelines.activation_store import ActivationStore
 from pipelines.config import RunConfig, load_config
 from pipelines.data import load_splits
-from pipelines.device import device
 from pipelines.metrics import macro_f1
 from pipelines.predict import predict_logits
 from pipelines.records import Splits, column
@@ -68,9 +68,9 @@ def measure(name: str, repeat: int) -> results.Row:
     config, splits = _prepared(repeat, chosen_rate(name))
     with tempfile.TemporaryDirectory() as folder:
         store = ActivationStore(Path(folder), 8 << 30)
-        before = _peak_rss()
+        before = peak_rss()
         trained = train_system(system, config, splits, store)
-        rss, size = _peak_rss(), store.size()
+        rss, size = peak_rss(), store.size()
         again = train_system(system, config, splits, store) if system.ours and system.store else None
     return {
         "key": run_key(name, repeat),
@@ -159,21 +159,8 @@ def _store_bound(backbone: Any, splits: Splits) -> int:
     return 2 * int(backbone.model.config.hidden_size) * sum(map(len, distinct))
 
 
-def _peak_rss() -> float:
-    """Largest resident set of this process so far, in MiB."""
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
-
-
 def _machine() -> dict[str, Any]:
-    capabilities = torch.cpu.get_capabilities()
-    marks = [name for name in ("amx_bf16", "avx512_bf16", "avx512_f", "avx2") if capabilities.get(name)]
-    name = (
-        torch.cuda.get_device_name()
-        if device().type == "cuda"
-        else f"{capabilities.get('cpu_name', 'cpu')}, {marks[0] if marks else 'plain'}"
-    )
-    return {"machine": name, "threads": torch.get_num_threads(), "versions": results.versions()}
+    return {"machine": name_of_machine(), "threads": torch.get_num_threads(), "versions": results.versions()}
 
 
 # ---- all rows

@@ -33,7 +33,7 @@ GAINS = (  # what is gained, from, to
 
 def tables(rows: Sequence[Row]) -> str:
     """Markdown."""
-    return "\n\n".join([_ratios(rows), _gains(rows), _systems(rows), _sizes(rows), _environments(rows)])
+    return "\n\n".join([_ratios(rows), _gains(rows), _systems(rows), _sizes(rows), results.environments(rows)])
 
 
 def _ratios(rows: Sequence[Row]) -> str:
@@ -116,13 +116,3 @@ def _difference(values: Sequence[float]) -> str:
         return f"{mean:+.3f}"
     low, high = stats.t.interval(0.95, len(values) - 1, mean, stats.sem(values)) if np.ptp(values) else (mean, mean)
     return f"{mean:+.3f} ({low:+.3f} to {high:+.3f})"
-
-
-def _environments(rows: Sequence[Row]) -> str:
-    """Machine, threads and versions, one line for each combination among the rows."""
-    found = {
-        f"{row['machine']}, {row['threads']} threads; " + ", ".join(f"{n} {v}" for n, v in row["versions"].items())
-        for row in rows
-        if "machine" in row
-    }
-    return "\n".join(sorted(found))

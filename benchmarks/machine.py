@@ -1,4 +1,4 @@
-"""What `benchmarks.classification` asks of the machine and of the model: memory, matrix products, operations."""
+"""The machine that a benchmark runs on: its name, memory of this process, matrix products; and a model's operations."""
 
 from __future__ import annotations
 
