@@ -6,19 +6,14 @@ Reading and tokenizing run ahead in one thread, writing follows in another. Ever
 
 from __future__ import annotations
 
-import json
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from scipy.special import softmax
 
 from pipelines.activation_store import ActivationStore
-from pipelines.artifacts import environment
-from pipelines.bulk import chunks
 from pipelines.bulk import engines as runtimes
 from pipelines.bulk.cascade import (
     Cascade,
@@ -30,45 +25,35 @@ from pipelines.bulk.cascade import (
     require_enough,
 )
 from pipelines.bulk.chunks import Reader
-from pipelines.bulk.drift import EMBEDDED_CHARACTERS, drift
-from pipelines.bulk.engines import SAMPLE, Choice, Engine
+from pipelines.bulk.drift import drift
+from pipelines.bulk.engines import Choice, Engine
 from pipelines.bulk.job import Job
 from pipelines.bulk.ledger import Ledger
 from pipelines.bulk.models import Models
 from pipelines.bulk.outputs import Output, output_format
 from pipelines.bulk.predictions import Layout
-from pipelines.bulk.sources import Item, Source, open_source
-from pipelines.data import require_columns
-from pipelines.device import numeric_backend, resolve_precision
-from pipelines.errors import ConfigError, DataError, RunDirectoryError
+from pipelines.bulk.request import (
+    Options,
+    check,
+    checked_columns,
+    chunk_rows,
+    output_columns,
+    peeked,
+    refuse_other,
+    request_of,
+)
+from pipelines.bulk.sources import open_source
+from pipelines.device import resolve_precision
+from pipelines.errors import DataError
 from pipelines.records import Classified, Event, Stage
 from pipelines.saved_run import SavedRun
-
-
-@dataclass(frozen=True)
-class Options:
-    """How to classify; `rootstock classify --help` says what each means."""
-
-    text: str | None = None
-    label: str | None = None  # of the file that calibrates a cascade
-    format: str | None = None
-    backend: Literal["auto", "torch", "openvino"] = "auto"
-    precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = "auto"
-    top_k: int | None = None
-    thresholds: Sequence[str] = ()
-    max_length: int | None = None
-    long: Literal["truncate", "windows"] = "truncate"
-    unordered: bool = False
-    route: str | None = None
-    cascade: float | None = None  # the loss that is allowed, in macro-F1
-    calibrate: Path | None = None
 
 
 def classify(
     model_dirs: Sequence[Path],
     source: str,
     output: Path,
-    options: Options = Options(),  # frozen
+    options: Options = Options(),  # noqa: B008  # frozen
     resume: bool = False,
     stop: Callable[[], bool] = lambda: False,
     store: ActivationStore | None = None,
@@ -122,9 +107,9 @@ def _classify(
     store: ActivationStore | None,
 ) -> Iterator[Event]:
     """The part that owns the ledger."""
-    _check(options, models)
+    check(options, models)
     source = open_source(argument, options.format)
-    text = _checked_columns(source, options, models)
+    text = checked_columns(source, options, models)
     layout = Layout(
         models.labels,
         options.top_k,
@@ -132,11 +117,11 @@ def _classify(
         routed=options.route is not None,
         staged=options.cascade is not None,
     )
-    output = Output(ledger.output, _columns(source, layout), source.schema)
-    items, sample, more = _peeked(source, text)
-    plan = _request(models, source, options, text)
+    output = Output(ledger.output, output_columns(source, layout), source.schema)
+    items, sample, more = peeked(source, text)
+    plan = request_of(models, source, options, text)
     if ledger.finished is not None:
-        _refuse_other(ledger.finished, plan, f"{ledger.output}: the finished output")
+        refuse_other(ledger.finished, plan, f"{ledger.output}: the finished output")
         yield Classified(ledger.output, ledger.finished)
         return
     if ledger.plan is None:
@@ -144,7 +129,7 @@ def _classify(
         if tried:
             yield Stage("backend", "; ".join(map(_trial, tried)))
     else:
-        _refuse_other(ledger.plan, plan, f"{ledger.partial}: the unfinished run")
+        refuse_other(ledger.plan, plan, f"{ledger.partial}: the unfinished run")
         choice = Choice(**ledger.plan["choice"])
         yield Stage("resume", f"{len(ledger.committed):,} chunks are there already")
     engines = runtimes.open_engines(models.load, choice, sample, store, models.frozen_depth if store else 0)
@@ -157,11 +142,11 @@ def _classify(
     if ledger.plan is None:
         ledger.begin(plan)
     else:
-        _refuse_other(ledger.plan, {"engines": plan["engines"]}, f"{ledger.partial}: the unfinished run")
+        refuse_other(ledger.plan, {"engines": plan["engines"]}, f"{ledger.partial}: the unfinished run")
 
     windows = options.long == "windows"
     columns = None if output.format == "jsonl" else output.columns
-    rows, added = _chunk_rows(options), layout.columns
+    rows, added = chunk_rows(options), layout.columns
     reader = Reader(text, options.route, list(models.runs), engines, cascade, windows, rows, columns, added)
     job = Job(ledger, engines, layout, output, source, text)
     del sample
@@ -198,111 +183,14 @@ def _drift(run: SavedRun, job: Job, name: str, own_confidence: bool) -> dict[str
 # ---- before the first chunk
 
 
-def _check(options: Options, models: Models) -> None:
-    """Raises ConfigError for options that do not go together."""
-    if options.cascade is None:
-        return
-    if options.cascade <= 0:
-        raise ConfigError(f"--loss: expected points of macro-F1 above 0, found {100 * options.cascade:g}")
-    if len(models.runs) > 1 or options.route is not None:
-        raise ConfigError("--cascade: expected one model, whose own regression answers, and no --route")
-    if options.long == "windows":
-        raise ConfigError("--cascade: expected --long truncate, which is what the loss is certified for")
-
-
-def _checked_columns(source: Source, options: Options, models: Models) -> str:
-    """The column with the text. Raises DataError for columns that are missing."""
-    text = options.text or models.first.config.data.text
-    wanted = [("--text", text)] + ([("--route", options.route)] if options.route else [])
-    require_columns(source.argument, source.columns, wanted)
-    return text
-
-
-def _columns(source: Source, layout: Layout) -> list[str]:
-    taken = [name for name in layout.columns if name in source.columns]
-    if taken:
-        raise DataError(
-            source.argument,
-            f"the column {taken[0]!r} exists already; rename it, since the output adds {', '.join(layout.columns)}",
-        )
-    return [*source.columns, *layout.columns]
-
-
-def _peeked(source: Source, text: str) -> tuple[Iterator[Item], list[str], bool]:
-    """All items; the first texts, on which backends are measured; and whether there is more than one chunk."""
-    items = source.items()
-    seen: list[Item] = []
-    sample: list[str] = []
-    total, more = 0, False
-    for item in items:
-        more = len(seen) == chunks.ROWS or total > chunks.CHARACTERS
-        total += chunks.size(item)
-        seen.append(item)
-        value = (item.values or {}).get(text)
-        if isinstance(value, str) and value.strip() and len(sample) < SAMPLE:
-            sample.append(value[:EMBEDDED_CHARACTERS])
-        if more:
-            break
-
-    def everything() -> Iterator[Item]:
-        yield from seen
-        seen.clear()
-        yield from items
-
-    return everything(), sample, more
-
-
 def _chosen(models: Models, options: Options, sample: list[str], more: bool) -> tuple[Choice, list[Choice]]:
     """What the run computes with, and what was measured."""
     wanted = runtimes.candidates(options.backend, options.precision, len(models.runs), more)
     return runtimes.choose(models.load, sample, wanted, options.precision == "auto")
 
 
-def _chunk_rows(options: Options) -> int:
-    return chunks.ROWS * (chunks.FURTHER if options.unordered else 1)
-
-
 def _trial(trial: Choice) -> str:
     return f"{trial.name}: {trial.texts_per_second:,.0f} texts/s, {trial.agreement:.1%} of labels as in fp32"
-
-
-def _request(models: Models, source: Source, options: Options, text: str) -> dict[str, Any]:
-    """What decides the bytes of the output besides what is measured; a resumed run must have the same."""
-    return {
-        "input": {"name": source.argument if not source.files else "", "files": source.digests()},
-        "models": models.digests(),
-        "options": {
-            "text": text,
-            "format": options.format,
-            "backend": options.backend,
-            "precision": options.precision,
-            "top_k": options.top_k,
-            "thresholds": list(options.thresholds),
-            "max_length": options.max_length,
-            "long": options.long,
-            "route": options.route,
-            "cascade": options.cascade,
-        },
-        "chunk_rows": _chunk_rows(options),
-        "numeric_backend": numeric_backend(),
-        "versions": environment()["versions"] | {"zlib": zlib.ZLIB_RUNTIME_VERSION},
-    }
-
-
-def _refuse_other(before: dict[str, Any], request: dict[str, Any], what: str) -> None:
-    """Raises RunDirectoryError if what is there is of another call, input, machine or version."""
-    request = json.loads(json.dumps(request))  # as it was written
-    different = [key for key, value in request.items() if before.get(key) != value]
-    if different:
-        parts = [part for key in different for part in _different(key, before.get(key), request[key])]
-        raise RunDirectoryError(f"{what} has another {', '.join(parts)}; restore that, or delete it and start afresh")
-
-
-def _different(key: str, before: Any, now: Any) -> list[str]:
-    if not (isinstance(before, dict) and isinstance(now, dict)):
-        return [key]
-    names = [name for name in before.keys() | now.keys() if before.get(name) != now.get(name)]
-    return [f"{key.replace('_', ' ')} ({name})" for name in sorted(names)]
 
 
 def _cascade(models: Models, options: Options, engines: list[Engine], plan: dict[str, Any] | None) -> Cascade | None:

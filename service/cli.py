@@ -124,7 +124,7 @@ def classify(
     if not cascade and (loss, calibrate, label) != (None, None, None):
         raise ConfigError("--loss, --calibrate and --label belong to --cascade; add it")
     with _loading():
-        from pipelines.classify import Options
+        from pipelines.bulk.request import Options
         from pipelines.classify import classify as run
         from service.settings import default_store
 

@@ -18,7 +18,8 @@ import pytest
 import torch
 
 from pipelines.bulk import chunks
-from pipelines.classify import Options, classify
+from pipelines.bulk.request import Options
+from pipelines.classify import classify
 from pipelines.config import parse_config
 from pipelines.run import finetune
 from tests.toys import ANIMALS, BAD, GOOD, PLACES, VERBS, toy_config

@@ -15,6 +15,7 @@ from pipelines.classify import classify
 from pipelines.config import RunConfig
 from pipelines.device import best_precision, device
 from pipelines.predict import predict_logits
+from pipelines.records import Classified
 from pipelines.run import finetune
 from tests.toys import toy_rows
 
@@ -54,4 +55,6 @@ def test_auto_takes_half_precision_and_classifies(make_config: Callable[..., Run
     list(finetune(make_config(training={"precision": "auto"}, baselines=[]), tmp_path / "run"))
     source = tmp_path / "in.jsonl"
     source.write_text("".join(json.dumps(row) + "\n" for row in toy_rows(20, seed=4)), encoding="utf-8")
-    assert classify(tmp_path / "run", source, tmp_path / "out.jsonl").rows == 20
+    *_, last = classify([tmp_path / "run"], str(source), tmp_path / "out.jsonl")
+    assert isinstance(last, Classified)
+    assert last.summary["rows"] == 20

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from pipelines.bulk import chunks
 from pipelines.bulk.ledger import Ledger
-from pipelines.classify import Options
+from pipelines.bulk.request import Options
 from pipelines.classify import classify as classification
 from pipelines.config import parse_config
 from pipelines.errors import ConfigError, DataError, Interrupted, RunDirectoryError
