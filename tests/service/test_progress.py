@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.records import Checkpoint, Event, Finished, Scored, Stage, Step, Validation
-from service.progress import _rate, print_json, show
+from pipelines.records import Checkpoint, Classified, Event, Finished, Rows, Scored, Stage, Step, Validation
+from service.progress import _rate, _rows, print_json, show
 
 EVENTS: list[Event] = [
     Stage("data", "reading [bold]/x[/y]/:cat:.csv"),
@@ -47,6 +47,30 @@ def test_long_lines_are_not_broken(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(("seconds", "shown"), [(0.2, "0:00 left"), (59.6, "1:00 left"), (3725.0, "62:05 left")])
 def test_the_bar_tells_loss_rate_and_time_left(seconds: float, shown: str) -> None:
     assert _rate(Step(1, 4, 0.5, 0.6931, 0.001, 123.4, seconds)) == f"loss 0.693  123 items/s  {shown}"
+
+
+def test_the_bar_of_a_classification_tells_rows_rate_and_time_left() -> None:
+    assert _rows(Rows(8192, 3, 1234.5, 0.5, 65.0)) == "8,192 rows  1,234/s  1:05 left"
+    assert _rows(Rows(8192, 3, 1234.5, None, None)) == "8,192 rows  1,234/s"
+
+
+def test_a_finished_classification_says_what_a_reader_should_know(capsys: pytest.CaptureFixture[str]) -> None:
+    summary = {
+        "rows": 2000,
+        "errors": 2,
+        "answered_by_regression": 500,
+        "certificate": {"estimated_loss": 0.0012, "max_loss": 0.002},
+        "drift": {"a": {"warnings": ["label shares differ"]}, "b": {"sentence": "too few items"}},
+    }
+    show([Rows(2000, 2, 10.0, 1.0, 0.0), Classified(Path("out.csv"), summary)])
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.strip() and "rows  " not in line]
+    assert lines == [
+        "2,000 rows classified: out.csv",
+        "2 rows have no prediction: out.csv.errors.jsonl says why",
+        "the regression answered 25.0% of the rows, which costs an estimated 0.12 points of macro-F1, at most 0.20 with "
+        "95% confidence",
+        "warning, a: label shares differ",
+    ]
 
 
 def test_programs_read_one_json_object_per_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -74,6 +74,26 @@ def test_logits_are_those_of_every_model_alone(model_type: str, tmp_path: Path) 
     assert len({alone[name][0, 0] for name in models}) == len(models)  # they are different models
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_ten_clients(precision: Any, tmp_path: Path) -> None:
+    """Other label counts, heads, depths and LoRA: scores are those of runs of one model, within tolerance."""
+    path = tiny_backbone(tmp_path / "tiny")
+    kinds = [(freeze, labels, lora) for freeze in (1, 2) for labels in (2, 3) for lora in (False, True)]
+    kinds += [("all", 4, False), ("all", 5, False)]
+
+    def made() -> dict[str, Backbone]:
+        return {f"c{n}": client(path, freeze, n, labels, lora) for n, (freeze, labels, lora) in enumerate(kinds)}
+
+    models = made()
+    assert len(models) == 10
+    engine = TorchEngine(models, precision)
+    together = engine.logits(engine.backbone.encode(TEXTS))
+    for name, model in made().items():
+        alone = TorchEngine({name: model}, precision).logits(model.encode(TEXTS))[name]
+        np.testing.assert_allclose(together[name], alone, atol=2e-5 if precision == "fp32" else 0.1)
+        assert np.mean(together[name].argmax(axis=1) == alone.argmax(axis=1)) >= 0.95
+
+
 @pytest.mark.parametrize("model_type", ["bert", "distilbert", "llama"])
 def test_bf16_agrees_with_fp32_and_heads_stay_in_fp32(model_type: str, tmp_path: Path) -> None:
     path = tiny_backbone(tmp_path / "tiny", model_type)
