@@ -67,8 +67,8 @@ def test_a_finished_classification_says_what_a_reader_should_know(capsys: pytest
     assert lines == [
         "2,000 rows classified: out.csv",
         "2 rows have no prediction: out.csv.errors.jsonl says why",
-        "the regression answered 25.0% of the rows, which costs an estimated 0.12 points of macro-F1, at most 0.20 with "
-        "95% confidence",
+        "the regression answered 25.0% of the rows, which costs an estimated 0.12 points of macro-F1, at most 0.20 "
+        "with 95% confidence",
         "warning, a: label shares differ",
     ]
 
