@@ -1,9 +1,10 @@
 """Logits of one model by OpenVINO, which is faster than PyTorch on some CPUs and needs seconds to start.
 
-One request at a time, all threads in it: several at once were about 1.15 times faster, but with batches of many shapes
-they crashed within minutes (OpenVINO 2026.4.1; issue 20633 of its repository tells of the same).
+One request for the whole life of an engine, all threads in it, inputs copied. Asynchronous requests were about 1.15
+times faster, but with batches of many shapes they crashed within minutes; requests that were made anew over inputs in
+shared memory crashed once (OpenVINO 2026.4.1, cause not found).
 
-OpenVINO's own usage reports (the package openvino-telemetry, which is sent to without asking) are never loaded.
+OpenVINO's own usage reports (the package openvino-telemetry, which sends them without asking) are never loaded.
 """
 
 from __future__ import annotations
