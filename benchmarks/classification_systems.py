@@ -41,7 +41,9 @@ class Ours(Peer):
 
     def load(self) -> None:
         self.engines = [engine for names in self.runs for engine in self._engines(names)]
-        self.details = {"engines": sorted({engine.name for engine in self.engines}), "count": len(self.engines)}
+        settings = [engine.settings for engine in self.engines]
+        used = sorted({f"{own['backend']} {own['precision']}" for own in settings})
+        self.details = {"engines": used, "count": len(self.engines)}
 
     def _engines(self, names: Sequence[str]) -> list[Any]:
         # Here, so that it is no memory of the peers.

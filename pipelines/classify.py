@@ -84,11 +84,6 @@ def classify(
     output_format(output)
     ledger = Ledger(output, resume)
     try:
-        if ledger.ready is not None:
-            summary = ledger.ready
-            ledger.rename()
-            yield Classified(output, summary)
-            return
         try:
             yield from _classify(Models(model_dirs, options.max_length), source, options, ledger, stop, store)
         except BaseException:
@@ -122,6 +117,7 @@ def _classify(
     plan = request_of(models, source, options, text)
     if ledger.finished is not None:
         refuse_other(ledger.finished, plan, f"{ledger.output}: the finished output")
+        ledger.rename()
         yield Classified(ledger.output, ledger.finished)
         return
     if ledger.plan is None:

@@ -18,6 +18,7 @@ from pipelines.backbones.base import Encoding
 from pipelines.bulk.cascade import Cascade
 from pipelines.bulk.encoding import encoded
 from pipelines.bulk.engines import Engine
+from pipelines.bulk.outputs import without_column
 from pipelines.bulk.sources import Item
 from pipelines.records import BoolArray, FloatArray, IntArray
 
@@ -29,7 +30,7 @@ KEY_BYTES = 16
 
 
 @dataclass(frozen=True)
-class Encoded:
+class Encodings:
     """Texts of a chunk as an engine wants them.
 
     Attributes:
@@ -65,7 +66,7 @@ class Chunk:
     new: list[int] = field(default_factory=list)
     left_out: set[int] = field(default_factory=set)
     answers: tuple[FloatArray, BoolArray] | None = None
-    encoded: list[Encoded] = field(default_factory=list)
+    encoded: list[Encodings] = field(default_factory=list)
 
     def content(self) -> str:
         """Digest of the rows, by which an input that cannot be read twice is recognised."""
@@ -152,11 +153,10 @@ class Reader:
         taken = sorted(values.keys() & set(self.added))
         if taken:
             return f"the key {taken[0]!r} is one that the output adds; rename it"
-        extra = sorted(values.keys() - set(self.columns)) if self.columns is not None else []
-        return f"the key {extra[0]!r} is not in the first row, so there is no column; write .jsonl" if extra else None
+        return None if self.columns is None else without_column(values, self.columns)
 
     def _prepare(self, chunk: Chunk) -> None:
-        texts = [_text_of(chunk.items[place], self.text) for place in chunk.new]
+        texts = [text_of(chunk.items[place], self.text) for place in chunk.new]
         left = np.ones(len(texts), dtype=bool)
         if self.cascade is not None and texts:
             chunk.answers = self.cascade.answer(texts)
@@ -167,10 +167,10 @@ class Reader:
             wanted = np.any(list(chunk.wanted(own).values()), axis=0)
             chunk.encoded.append(self._encode(engine, texts, [int(i) for i in numbers if wanted[i]]))
 
-    def _encode(self, engine: Engine, texts: Sequence[str], numbers: Sequence[int]) -> Encoded:
+    def _encode(self, engine: Engine, texts: Sequence[str], numbers: Sequence[int]) -> Encodings:
         own = [texts[i] for i in numbers]
         encodings, places = encoded(engine.backbone, own, self.windows)
-        return Encoded(encodings, np.asarray(numbers, dtype=np.int64)[places])
+        return Encodings(encodings, np.asarray(numbers, dtype=np.int64)[places])
 
 
 def grouped(items: Iterable[Item], most: int) -> Iterator[list[Item]]:
@@ -199,7 +199,8 @@ def forget(known: dict[bytes, Any]) -> None:
         del known[next(iter(known))]
 
 
-def _text_of(item: Item, column: str) -> str:
+def text_of(item: Item, column: str) -> str:
+    """The text of a row that gets a prediction."""
     assert item.values is not None
     text: str = item.values[column]
     return text

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
+import xxhash
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
@@ -42,7 +43,7 @@ class Sample:
 
     def add(self, numbered: Iterable[tuple[int, str]]) -> None:
         for number, text in numbered:
-            entry = (-_hash(number), text[:EMBEDDED_CHARACTERS])
+            entry = (-xxhash.xxh3_64_intdigest(number.to_bytes(8)), text[:EMBEDDED_CHARACTERS])
             if len(self._heap) < EMBEDDED:
                 heapq.heappush(self._heap, entry)
             elif entry[0] > self._heap[0][0]:
@@ -143,12 +144,3 @@ def _bins(probabilities: FloatArray) -> IntArray:
     place = (probabilities.max(axis=1) - least) / (1 - least) * BINS
     found: IntArray = np.clip(place.astype(np.int64), 0, BINS - 1)
     return found
-
-
-def _hash(number: int) -> int:
-    """A fixed permutation of 64-bit integers (the finaliser of SplitMix64, Steele et al. 2014)."""
-    mask = 2**64 - 1
-    x = (number + 0x9E3779B97F4A7C15) & mask
-    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & mask
-    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & mask
-    return x ^ (x >> 31)

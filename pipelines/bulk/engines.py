@@ -36,8 +36,6 @@ SAMPLE = 512  # texts on which candidates are measured; with fewer, `--precision
 class Engine(Protocol):
     """Logits of one or many models that prepare content alike."""
 
-    name: str
-
     @property
     def names(self) -> list[str]:
         """Of the models."""
@@ -79,7 +77,6 @@ class OneModel:
         self._engine = OpenVinoEngine(backbone, precision, sample)
         self._name = name
         self.backbone = backbone
-        self.name = self._engine.name
 
     @property
     def names(self) -> list[str]:

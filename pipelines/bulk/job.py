@@ -12,11 +12,11 @@ import numpy as np
 from safetensors.numpy import load_file, save
 
 from pipelines.artifacts import environment
-from pipelines.bulk.chunks import Chunk, forget
+from pipelines.bulk.chunks import Chunk, forget, text_of
 from pipelines.bulk.drift import Sample, Tally
 from pipelines.bulk.engines import Engine
 from pipelines.bulk.ledger import ERRORS, Ledger
-from pipelines.bulk.outputs import Output, json_line
+from pipelines.bulk.outputs import Output, concatenate, json_line
 from pipelines.bulk.overlap import ahead
 from pipelines.bulk.predictions import NO_PREDICTION, Float32Array, Layout, probabilities
 from pipelines.bulk.sources import Item, Source
@@ -25,6 +25,21 @@ from pipelines.records import Event, Rows
 from pipelines.weights import sha256_file
 
 AHEAD = 2  # chunks that are read before they are computed, and computed before they are written
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a chunk gives.
+
+    Attributes:
+        computed: probabilities of its new texts, (U, F).
+        places: of the rows that have a prediction, n of them.
+        rows: theirs, (n, F).
+    """
+
+    computed: Float32Array
+    places: list[int]
+    rows: Float32Array
 
 
 @dataclass
@@ -57,7 +72,8 @@ class Job:
         with ThreadPoolExecutor(1, "write") as writer:
             for chunk in ahead(chunks, AHEAD, stop):
                 self.chunks += 1
-                found = self._rows_of(chunk)
+                found = self._found(chunk)
+                self._count(chunk, found)
                 if chunk.number >= len(self.ledger.committed):
                     before = self.rows - len(chunk.items) if before is None else before
                     pending.append(writer.submit(self._write, chunk, found))
@@ -66,19 +82,21 @@ class Job:
                     self.seconds = time.perf_counter() - started
                     yield self._progress(chunk.items[-1], self.rows - before)
                 if stop():
-                    for future in pending:
-                        future.result()
-                    raise Interrupted(f"stopped after {self.rows:,} rows; they are kept")
+                    break
             for future in pending:
                 future.result()
-            if stop():
-                raise Interrupted(f"stopped after {self.rows:,} rows; they are kept")
-            if self.chunks < len(self.ledger.committed):
-                raise RunDirectoryError(self._another_input)
-            if not self.chunks:  # no row: still a file with its column names
-                self._write(Chunk(0, []), {})
-                self.chunks = 1
+        if stop():
+            raise Interrupted(f"stopped after {self.rows:,} rows; they are kept")
+        if self.chunks < len(self.ledger.committed):
+            raise RunDirectoryError(self._another_input)
+        if not self.chunks:  # no row: still a file with its column names
+            self._write(Chunk(0, []), Found(self._none, [], self._none))
+            self.chunks = 1
         self.seconds = time.perf_counter() - started
+
+    @property
+    def _none(self) -> Float32Array:
+        return np.empty((0, self.layout.width), dtype=np.float32)
 
     @property
     def _another_input(self) -> str:
@@ -93,28 +111,24 @@ class Job:
         remaining = None if not share else (self.rows / share - self.rows) / rate
         return Rows(self.rows, self.errors, rate, share, remaining)
 
-    def _rows_of(self, chunk: Chunk) -> dict[int, Float32Array]:
-        """Probabilities (F,) of every row of the chunk that has some, by its place; and count them."""
-        if chunk.number < len(self.ledger.committed):
-            new = self._recalled(chunk)
-        else:
-            new = probabilities(chunk, self.engines, self.layout)
-        self.known |= {chunk.keys[place]: row for place, row in zip(chunk.new, new, strict=True)}
-        found = {place: self.known[key] for place, key in chunk.keys.items()}
-        for place, row in list(found.items()):
-            missing = [name for name in self._asked(chunk, place) if np.isnan(row[self.layout.place(name)]).any()]
-            if missing:
-                many = f" of {', '.join(missing)}" if len(self.tallies) > 1 else ""
-                chunk.problems[place] = NO_PREDICTION + many
-            if len(missing) == len(self._asked(chunk, place)):
-                del found[place]
+    def _found(self, chunk: Chunk) -> Found:
+        """Probabilities of every row that has some; those that have none get a problem."""
+        done = chunk.number < len(self.ledger.committed)
+        computed = self._recalled(chunk) if done else probabilities(chunk, self.engines, self.layout)
+        self.known |= {chunk.keys[place]: row for place, row in zip(chunk.new, computed, strict=True)}
+        places = list(chunk.keys)
+        rows = np.stack([self.known[key] for key in chunk.keys.values()]) if places else self._none
         forget(self.known)
-        self._count(chunk, found)
-        return found
 
-    def _asked(self, chunk: Chunk, place: int) -> list[str]:
-        """Models that a row goes to."""
-        return [chunk.routes[place]] if place in chunk.routes else list(self.tallies)
+        asked = {name: np.array([chunk.routes.get(p) in (None, name) for p in places], bool) for name in self.tallies}
+        absent = {name: np.isnan(rows[:, self.layout.place(name).start]) & asked[name] for name in asked}
+        lost = np.all([absent[name] | ~asked[name] for name in asked], axis=0)
+        for i in np.flatnonzero(np.any(list(absent.values()), axis=0)):
+            missing = [name for name in absent if absent[name][i]]
+            many = f" of {', '.join(missing)}" if len(self.tallies) > 1 else ""
+            chunk.problems[places[i]] = NO_PREDICTION + many
+        kept = np.flatnonzero(~lost)
+        return Found(computed, [places[i] for i in kept], rows[kept])
 
     def _recalled(self, chunk: Chunk) -> Float32Array:
         """What a committed chunk has computed. Raises RunDirectoryError if its rows are others now."""
@@ -124,31 +138,23 @@ class Job:
         found: Float32Array = load_file(self.ledger.path(chunk.number, "safetensors"))["rows"]
         return found
 
-    def _count(self, chunk: Chunk, found: dict[int, Float32Array]) -> None:
+    def _count(self, chunk: Chunk, found: Found) -> None:
         self.rows += len(chunk.items)
         self.computed += len(chunk.new)
         self.copies += len(chunk.keys) - len(chunk.new)
         self.errors += len(chunk.problems)
-        if not found:
-            return
-        items = [chunk.items[place] for place in found]
-        rows = np.stack(list(found.values()))
-        self.answered += int(rows[:, -1].sum())
+        self.answered += int(found.rows[:, -1].sum())
+        items = [chunk.items[place] for place in found.places]
         for name, tally in self.tallies.items():
-            own = rows[:, self.layout.place(name)].astype(np.float64)
+            own = found.rows[:, self.layout.place(name)].astype(np.float64)
             mine = np.flatnonzero(~np.isnan(own[:, 0]))
             tally.add(own[mine])
-            self.samples[name].add((items[i].number, self._text(items[i])) for i in mine)
+            self.samples[name].add((items[i].number, text_of(items[i], self.text)) for i in mine)
 
-    def _text(self, item: Item) -> str:
-        return str((item.values or {})[self.text])
-
-    def _write(self, chunk: Chunk, found: dict[int, Float32Array]) -> None:
+    def _write(self, chunk: Chunk, found: Found) -> None:
         """Write a chunk's parts and commit it."""
-        number, places = chunk.number, list(found)
-        routes = [chunk.routes.get(place) for place in places]
-        stacked = np.stack([found[p] for p in places]) if places else np.empty((0, self.layout.width), np.float32)
-        predicted = dict(zip(places, self.layout.predictions(stacked, routes), strict=True))
+        number, routes = chunk.number, [chunk.routes.get(place) for place in found.places]
+        predicted = dict(zip(found.places, self.layout.predictions(found.rows, routes), strict=True))
         nothing = dict.fromkeys(self.layout.columns)
         rows = [
             item.values | predicted.get(place, nothing)
@@ -159,15 +165,9 @@ class Job:
         if chunk.problems:
             lines = [json_line(self._problem(chunk.items[p], chunk.problems[p])) for p in sorted(chunk.problems)]
             self.ledger.path(number, "errors").write_text("".join(lines), encoding="utf-8")
-        own = [self._known_row(chunk, place, found) for place in chunk.new]
-        computed = np.stack(own) if own else np.empty((0, self.layout.width), np.float32)
-        self.ledger.path(number, "safetensors").write_bytes(save({"rows": computed}))
+        self.ledger.path(number, "safetensors").write_bytes(save({"rows": found.computed}))
         record: dict[str, Any] = {"rows": len(chunk.items)}
         self.ledger.commit(number, record if self.source.files else record | {"content": chunk.content()})
-
-    def _known_row(self, chunk: Chunk, place: int, found: dict[int, Float32Array]) -> Float32Array:
-        """The computed row of a new text; not numbers where it could not be encoded."""
-        return found.get(place, np.full(self.layout.width, np.nan, dtype=np.float32))
 
     def _problem(self, item: Item, reason: str) -> dict[str, Any]:
         """A line of the error file."""
@@ -185,9 +185,7 @@ class Job:
         self.output.assemble([self.ledger.path(n, "rows") for n in numbers], target)
         errors = [path for n in numbers if (path := self.ledger.path(n, "errors")).exists()]
         if errors:
-            with target.with_name(target.name + ERRORS).open("wb") as file:
-                for path in errors:
-                    file.write(path.read_bytes())
+            concatenate(errors, target.with_name(target.name + ERRORS))
         return sha256_file(target)
 
     def summary(self, plan: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

@@ -42,7 +42,7 @@ class Ledger:
     Attributes:
         plan: of the run that is gone on with; None if nothing is committed.
         committed: records of its chunks, in order.
-        finished: the manifest, where everything is done already and visible.
+        finished: the manifest, where everything is done; what may be left is `rename`.
 
     Raises:
         DataError: the output exists, or its folder cannot be written.
@@ -63,14 +63,14 @@ class Ledger:
         except OSError as error:
             raise DataError(output, f"cannot be written: {error.strerror}") from None
         try:
-            self.finished = self._finished() if resume else None
+            self.finished = (self._visible() or self.ready) if resume else None
             if self.finished is None:
                 self._open(resume)
         except BaseException:
             self.close()
             raise
 
-    def _finished(self) -> Record | None:
+    def _visible(self) -> Record | None:
         """The manifest of an output that is complete: a run may have been killed right after its last step."""
         _, output, manifest = self.files
         if self.partial.exists() or not (output.is_file() and manifest.is_file()):
@@ -93,7 +93,7 @@ class Ledger:
         if done:
             self.plan = json.loads((self.partial / "plan.json").read_text(encoding="utf-8"))
             self.committed = done
-            known = {"plan.json", "ready.json", *(file.name for file in self.files)} | {
+            known = {"plan.json"} | {
                 name for number, record in enumerate(done) for name in (f"{number:06d}.json", *record["sha256"])
             }
             for leftover in self.partial.iterdir():

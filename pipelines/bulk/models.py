@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -48,9 +49,9 @@ class Models:
     @property
     def frozen_depth(self) -> int:
         """How many hidden layers all of them left as pretrained."""
+        frozen = {"none": 0, "all": sys.maxsize}  # an engine shares no more layers than there are
         depths = [run.config.backbone.freeze for run in self.runs.values()]
-        counts = [0 if depth == "none" else depth for depth in depths]
-        return min((count for count in counts if isinstance(count, int)), default=2**31)
+        return min(frozen[depth] if isinstance(depth, str) else depth for depth in depths)
 
     def load(self) -> dict[str, Backbone]:
         """The models as they were saved."""

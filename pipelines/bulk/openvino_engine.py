@@ -47,7 +47,6 @@ class OpenVinoEngine:
         sample: encodings that int8 is calibrated on; the user's own are best.
 
     Attributes:
-        name: such as "openvino bf16".
         settings: equal settings on one machine give equal bits.
 
     Raises:
@@ -67,7 +66,6 @@ class OpenVinoEngine:
         if precision == "int8" and not sample:
             raise ConfigError("--precision int8: needs texts to be calibrated on, and there are none")
         self.backbone = backbone
-        self.name = f"openvino {precision}"
         self.settings: dict[str, Any] = {
             "version": ov.get_version(),
             "precision": precision,

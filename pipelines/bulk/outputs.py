@@ -69,18 +69,12 @@ class Output:
         if self.format == "parquet":
             self._assemble_parquet(parts, target)
             return
-        with target.open("wb") as file:
-            for part in parts:
-                with part.open("rb") as source:
-                    shutil.copyfileobj(source, file, 1 << 20)
+        concatenate(parts, target)
 
     def _record(self, row: Values) -> list[Any]:
         """The values of a row in column order. JSONL rows may lack a key; one that is no column would be lost."""
-        extra = sorted(row.keys() - set(self.columns))
-        if extra:
-            raise DataError(
-                self.path, f"the key {extra[0]!r} is not in the first row, so there is no column; write .jsonl"
-            )
+        if reason := without_column(row, self.columns):
+            raise DataError(self.path, reason)
         return [row.get(column) for column in self.columns]
 
     def _write_parquet(self, part: Path, rows: list[Values]) -> None:
@@ -112,6 +106,20 @@ def output_format(path: Path) -> str:
     if format == "dataset":
         raise DataError(path, "is a folder; name a file")
     return format
+
+
+def without_column(row: Values, columns: Sequence[str]) -> str | None:
+    """What to say of a row with a key that is no column, and would be lost; None if there is none."""
+    extra = sorted(row.keys() - set(columns))
+    return f"the key {extra[0]!r} is not in the first row, so there is no column; write .jsonl" if extra else None
+
+
+def concatenate(parts: Sequence[Path], target: Path) -> None:
+    """The bytes of all files, in order, as one."""
+    with target.open("wb") as file:
+        for part in parts:
+            with part.open("rb") as source:
+                shutil.copyfileobj(source, file, 1 << 20)
 
 
 def json_line(row: Values) -> str:

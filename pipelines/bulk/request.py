@@ -12,7 +12,7 @@ from typing import Any, Literal
 from pipelines.artifacts import environment
 from pipelines.bulk import chunks
 from pipelines.bulk.drift import EMBEDDED_CHARACTERS
-from pipelines.bulk.engines import SAMPLE
+from pipelines.bulk.engines import SAMPLE, Backend, Precision
 from pipelines.bulk.models import Models
 from pipelines.bulk.predictions import Layout
 from pipelines.bulk.sources import Item, Source
@@ -28,8 +28,8 @@ class Options:
     text: str | None = None
     label: str | None = None  # of the file that calibrates a cascade
     format: str | None = None
-    backend: Literal["auto", "torch", "openvino"] = "auto"
-    precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = "auto"
+    backend: Backend | Literal["auto"] = "auto"
+    precision: Precision | Literal["auto"] = "auto"
     top_k: int | None = None
     thresholds: Sequence[str] = ()
     max_length: int | None = None

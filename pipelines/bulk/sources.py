@@ -123,13 +123,12 @@ class Source:
 
     def digests(self) -> dict[str, str]:
         """File name -> xxh3_128 of its bytes. Where files of several folders go together, their folders are named."""
-        inside = [file for path in self.files for file in _files_of(path)]
-        self._lines = {part.path: _count_lines(Path(part.path)) for part in self._parts} if self._countable else {}
-        return {os.path.relpath(file, self._base): _digest(file) for file in inside}
-
-    @property
-    def _countable(self) -> bool:
-        return bool(self.files) and self.unit == "line"
+        found = {}
+        for file in (file for path in self.files for file in _files_of(path)):
+            found[os.path.relpath(file, self._base)], lines = _digest(file)
+            if self.unit == "line":
+                self._lines[str(file)] = _unpacked_lines(file) if file.suffix.lower() == ".gz" else lines
+        return found
 
 
 def _item(number: int, path: str, record: Row | RowError) -> Item:
@@ -143,27 +142,29 @@ def _files_of(path: Path) -> list[Path]:
     return sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
 
 
-def _digest(path: Path) -> str:
-    digest = xxhash.xxh3_128()
+def _digest(path: Path) -> tuple[str, int]:
+    """Digest of a file's bytes, and how many line ends are among them."""
+    digest, lines = xxhash.xxh3_128(), 0
     try:
         with path.open("rb") as file:
             while block := file.read(_BLOCK):
                 digest.update(block)
+                lines += block.count(b"\n")
     except OSError as error:
         raise DataError(path, f"cannot be read: {error.strerror or error}") from None
-    return digest.hexdigest()
+    return digest.hexdigest(), lines
 
 
-def _count_lines(path: Path) -> int:
-    """Line ends; of damaged data those that can be read."""
-    count = 0
+def _unpacked_lines(path: Path) -> int:
+    """Line ends of a gzip file's text; of a damaged one those that can be read."""
+    lines = 0
     try:
-        with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
+        with gzip.open(path) as file:
             while block := file.read(_BLOCK):
-                count += block.count(b"\n")
+                lines += block.count(b"\n")
     except (OSError, EOFError, zlib.error):
-        return count
-    return count
+        return lines
+    return lines
 
 
 def open_source(argument: str, format: str | None = None) -> Source:

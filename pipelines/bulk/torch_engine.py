@@ -14,7 +14,7 @@ The base model holds its weights in the precision it computes in, without autoca
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -68,7 +68,6 @@ class TorchEngine:
     ) -> None:
         self.backbones = dict(backbones)
         self.precision = precision
-        self.name = f"torch {precision}"
         fingerprints = {name: layer_fingerprints(backbone) for name, backbone in backbones.items()}
         self._root = _grown(list(backbones), fingerprints)
         self._store = store
@@ -132,7 +131,7 @@ class TorchEngine:
         first = self.backbones[branch.names[0]]
         if branch.depth > rows.depth:
             top = branch.depth == first.depth and first.pooling == "first"
-            with first_token_only(first) if top else _nothing():
+            with first_token_only(first) if top else nullcontext():
                 states = hidden_states(first, first.base, rows.inputs, branch.depth, rows.states)
             rows = _Rows(rows.numbers, rows.inputs, (branch.depth, states))
         for after in branch.branches:
@@ -184,16 +183,11 @@ def _grown(names: list[str], fingerprints: Mapping[str, list[str]]) -> _Branch:
 
 def _head(backbone: Backbone, rows: _Rows) -> torch.Tensor:
     """The rest of one model, from the depth reached: logits (B, C)."""
-    given = replaced(backbone, backbone.layers[: rows.depth], rows.states[1]) if rows.states else _nothing()
+    given = replaced(backbone, backbone.layers[: rows.depth], rows.states[1]) if rows.states else nullcontext()
     with given, first_token_only(backbone):
         outputs: Any = backbone.model(**rows.inputs)
     logits: torch.Tensor = outputs.logits
     return logits
-
-
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield
 
 
 def _cast(backbone: Backbone, dtype: torch.dtype) -> None:

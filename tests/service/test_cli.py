@@ -140,8 +140,6 @@ def bad_inputs(folder: Path) -> dict[str, tuple[list[str], str]]:
     (folder / "columns.csv").write_text("body,label\nhello,calm\n")
     (folder / "binary.csv").write_bytes(bytes(range(256)) * 400)
     (folder / "empty.jsonl").write_text("")
-    cell = "x" * 20_000
-    pq.write_table(pa.table({"text": pa.array([cell + str(n % 7) for n in range(7)] * 200)}), folder / "big.parquet")
     pq.write_table(pa.table({"text": ["x" * (40 << 20)]}), folder / "bomb.parquet", compression="zstd")
     (folder / "good.jsonl").write_text(good)
     (folder / "taken.jsonl").write_text("precious")
@@ -150,7 +148,7 @@ def bad_inputs(folder: Path) -> dict[str, tuple[list[str], str]]:
         "columns.csv": ([], "no column 'text' (--text); columns found: body, label. Did you mean `--text body`?"),
         "binary.csv": ([], "found binary data"),
         "empty.jsonl": ([], "the file is empty"),
-        "bomb.parquet": ([], "bomb.parquet"),
+        "bomb.parquet": ([], "damaged or too large when decoded: "),
         "nothing.csv": ([], "no such file"),
         "good.jsonl": (["--out", "taken.jsonl"], "taken.jsonl: exists already; choose another --out or delete it"),
     }
@@ -200,12 +198,12 @@ def test_classify_reads_standard_input(tmp_path: Path) -> None:
 def test_misuse_of_classify_has_code_2(tmp_path: Path, inside: Inside) -> None:
     for arguments, message in (
         (["first"], "expected MODEL_DIR... INPUT"),
-        (["first", "x.csv", "--long", "cut"], "--long: expected truncate, windows; found 'cut'"),
-        (["first", "x.csv", "--backend", "onnx"], "--backend: expected auto, torch, openvino"),
+        (["first", "x.csv", "--long", "cut"], "'cut' is not one of 'truncate', 'windows'"),
+        (["first", "x.csv", "--backend", "onnx"], "'onnx' is not one of 'auto', 'torch', 'openvino'"),
     ):
         code, _, err = inside("classify", *arguments, "--out", "no.jsonl")
         assert code == 2
-        assert message in err
+        assert message in " ".join(err.replace("│", " ").split())  # a box of lines as wide as the terminal
 
 
 def test_export_says_what_was_checked(tmp_path: Path, inside: Inside) -> None:

@@ -63,8 +63,8 @@ def test_texts_can_be_cut_earlier_than_in_training(run: Path) -> None:
     (backbone,) = Models([run], 5).load().values()
     assert [len(ids) for ids in backbone.encode(["the cat sleeps gladly near the barn"])] == [5]
     encodings, owners = backbone.windows(["the cat sleeps gladly near the barn", "the dog"])
-    assert owners == [0, 0, 0, 1] or owners == [0, 0, 1]
-    assert max(map(len, encodings)) == 5
+    assert owners == [0, 0, 0, 1]  # 3 words of 7 at a time, without overlap at so few
+    assert [len(ids) for ids in encodings] == [5, 5, 3, 4]
     (as_trained,) = Models([run]).load().values()
     assert as_trained.max_length == 64
 

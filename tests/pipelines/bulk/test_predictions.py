@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from pipelines.bulk.chunks import Chunk, Encoded
+from pipelines.bulk.chunks import Chunk, Encodings
 from pipelines.bulk.predictions import Layout, probabilities
 
 LABELS = {"m": ("no", "yes")}
@@ -22,7 +22,7 @@ def engine(**logits: Any) -> Any:
 
 
 def chunk(owners: list[int], texts: int, **more: Any) -> Chunk:
-    encoded = Encoded([[0]] * len(owners), np.array(owners, dtype=np.int64))
+    encoded = Encodings([[0]] * len(owners), np.array(owners, dtype=np.int64))
     return Chunk(0, [], new=list(range(texts)), encoded=[encoded], **more)
 
 
