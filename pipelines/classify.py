@@ -15,15 +15,8 @@ from scipy.special import softmax
 
 from pipelines.activation_store import ActivationStore
 from pipelines.bulk import engines as runtimes
-from pipelines.bulk.cascade import (
-    Cascade,
-    Certificate,
-    calibration_items,
-    certify,
-    load_quick,
-    quick_baseline,
-    require_enough,
-)
+from pipelines.bulk.cascade import Cascade, calibration_items, load_quick, quick_baseline
+from pipelines.bulk.certificate import Certificate, certify, require_enough
 from pipelines.bulk.chunks import Reader
 from pipelines.bulk.drift import drift
 from pipelines.bulk.engines import Choice, Engine
