@@ -16,8 +16,11 @@ import typer
 from rich.console import Console
 
 from pipelines.errors import ConfigError, Interrupted, RootstockError
+from service import admin
+from service.client import commands
+from service.death import die_with_parent
 
-# Imports that take seconds (torch, transformers) are inside the commands, so that --help is quick.
+# Imports that take seconds (torch, transformers, the service) are inside the commands, so that --help is quick.
 
 app = typer.Typer(
     name="rootstock",
@@ -26,6 +29,10 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+for _group in ("files", "jobs", "batches", "models"):
+    app.add_typer(getattr(commands, _group), name=_group)
+app.add_typer(admin.keys, name="keys")
+app.command()(commands.login)
 INTERRUPTED = 130  # Typer's exit code for Ctrl-C
 stderr = Console(stderr=True, highlight=False, emoji=False)
 
@@ -187,6 +194,33 @@ def demo(
 
 
 @app.command()
+def serve(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free")] = 8080,
+    host: Annotated[str, typer.Option(help="an address of this machine only; a proxy brings TLS")] = "127.0.0.1",
+    data_dir: Annotated[Path | None, typer.Option(help="everything it keeps; default: in the user's data")] = None,
+) -> None:
+    """Start the API and a worker: jobs, models and batches for many users. The first start prints a key."""
+    from service.serve import serve as run
+    from service.settings import service_settings
+
+    raise typer.Exit(run(service_settings(data_dir), host, port))
+
+
+@app.command()
+def worker(
+    data_dir: Annotated[Path | None, typer.Option(help="of the service")] = None,
+) -> None:
+    """Start a further worker for a service on this machine, or on others that share its directory and database."""
+    from service.settings import service_settings
+    from service.worker import run_worker
+
+    settings = service_settings(data_dir)
+    if not settings.data_dir.is_dir():
+        raise RootstockError(f"{settings.data_dir}: no such directory; start `rootstock serve`, or name its --data-dir")
+    raise typer.Exit(run_worker(settings))
+
+
+@app.command()
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="as JSON")] = False) -> None:
     """Say what this machine has: devices, precision, weights, versions."""
     from service.doctor import examine, print_table
@@ -225,6 +259,8 @@ def _follow(events: Callable[[Callable[[], bool]], Any], json_lines: bool, again
 
 def main() -> None:
     """Entry point: every error on purpose becomes one message and an exit code."""
+    if parent := os.environ.get("ROOTSTOCK_PARENT"):  # one of several processes of a job
+        die_with_parent(int(parent))
     try:
         app()
     except RootstockError as error:

@@ -1,0 +1,85 @@
+"""`rootstock keys ...`: API keys of the service on this machine, straight in its database."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pipelines.errors import ConfigError, RootstockError
+
+if TYPE_CHECKING:  # the database's libraries are loaded by the commands that need them
+    from service.database import Database
+
+keys = typer.Typer(help="API keys of the service on this machine.", no_args_is_help=True)
+DataDir = Annotated[Path | None, typer.Option(help="the service's directory; default: as for `rootstock serve`")]
+
+
+@keys.command("create")
+def create(
+    name: Annotated[str, typer.Option(help="what it is for")] = "key",
+    tenant: Annotated[str, typer.Option(help="account; made where it does not exist")] = "default",
+    scope: Annotated[list[str] | None, typer.Option(help="such as models:read; default: all but admin")] = None,
+    days: Annotated[float | None, typer.Option(min=0.001, help="until it expires; default: never")] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Make a key and print it, once."""
+    from service.keys import SCOPES, create_key
+
+    expires = None if days is None else time.time() + days * 86400
+    if not (0 < len(name) <= 64 and 0 < len(tenant) <= 64 and name.isprintable() and tenant.isprintable()):
+        raise ConfigError("--name and --tenant: expected 1 to 64 printable characters")
+    with _database(data_dir) as database, database.writing() as session:
+        _, text = create_key(session, tenant, name, scope or SCOPES[:-1], expires)
+    print(text)
+
+
+@keys.command("list")
+def list_keys(
+    data_dir: DataDir = None, as_json: Annotated[bool, typer.Option("--json", help="as JSON")] = False
+) -> None:
+    """All keys, without their text."""
+    import sqlalchemy as sa
+
+    from service.client import showing
+    from service.objects import key_object
+    from service.tables import Key, Tenant
+
+    with _database(data_dir) as database, database.reading() as session:
+        found = session.execute(sa.select(Key, Tenant.name).join(Tenant).order_by(Key.seq)).all()
+    rows = [key_object(key) | {"tenant": tenant} for key, tenant in found]
+    columns = ("id", "tenant", "name", "hint", "scopes", "expires_at", "revoked_at", "last_used_at")
+    print(json.dumps(rows, indent=2)) if as_json else showing.table(rows, columns)
+
+
+@keys.command("revoke")
+def revoke_key(id: str, data_dir: DataDir = None) -> None:
+    """End a key; running servers notice within a second."""
+    from service.keys import revoke
+
+    with _database(data_dir) as database, database.writing() as session:
+        if not revoke(session, id):
+            raise RootstockError(f"{id}: no such key, or it was revoked already; `rootstock keys list` names them")
+
+
+@contextmanager
+def _database(data_dir: Path | None) -> Iterator[Database]:
+    from service.database import Database
+    from service.settings import service_settings
+
+    settings = service_settings(data_dir)
+    if settings.database_url.startswith("sqlite") and not (settings.data_dir / "rootstock.db").exists():
+        raise RootstockError(
+            f"{settings.data_dir}: no service was started here; start `rootstock serve`, or name its --data-dir"
+        )
+    database = Database(settings.database_url)
+    try:
+        database.migrate()
+        yield database
+    finally:
+        database.close()

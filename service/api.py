@@ -1,0 +1,47 @@
+"""The API process: routes, error shapes, keys in front of everything. It never imports torch."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+from service import errors
+from service.auth import Authenticated
+from service.body_limit import BodyLimit
+from service.context import Context
+from service.database import Database
+from service.engine import JobEngine
+from service.inference.client import Inference
+from service.limits import Limits
+from service.routes import batches, classify, comparisons, files, health, jobs, metrics, models, stream
+from service.settings import ServiceSettings
+
+HOSTS = ["127.0.0.1", "localhost", "[::1]", "testserver"]
+DOCUMENTATION = (
+    "Fine-tuning, batch classification and reports; files, jobs, batches and models as OpenAI's clients know them."
+)
+
+
+def create_app(settings: ServiceSettings, database: Database, engine: JobEngine, inference: Inference) -> FastAPI:
+    """The ASGI application. Its owner closes what it was given."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        await inference.close()
+
+    app = FastAPI(
+        title="Rootstock", version="1", description=DOCUMENTATION, lifespan=lifespan, docs_url=None, redoc_url=None,
+        openapi_url="/openapi.json", redirect_slashes=False,
+    )  # fmt: skip
+    app.state.context = Context(settings, database, engine, inference)
+    for routes in (health, files, jobs, stream, comparisons, batches, models, classify, metrics):
+        app.include_router(routes.router)
+    errors.install(app)
+    app.add_middleware(BodyLimit, upload_bytes=settings.limits.upload_mib << 20)
+    app.add_middleware(Authenticated, database=database, limits=Limits(settings.limits.calls_per_minute))
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=HOSTS)
+    return app

@@ -1,0 +1,125 @@
+"""Who may call: checked in front of everything, so that a route that forgets to ask is closed, not open."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from anyio import to_thread
+from fastapi import Request
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.database import Database
+from service.errors import ApiError
+from service.ids import new_id
+from service.keys import Caller, find_caller, note_use
+from service.limits import Limits
+
+PUBLIC = frozenset({"/healthz", "/readyz"})  # the constant list of paths that need no key
+KNOWN_S = 0.5  # a key that was looked up this long ago is not looked up again: revoked within a second
+KNOWN_MOST = 10_000
+
+
+class Authenticated:
+    """ASGI middleware: a request id for all, then a key for all but PUBLIC, then the limits of that key."""
+
+    def __init__(self, app: ASGIApp, database: Database, limits: Limits) -> None:
+        self.app, self.limits = app, limits
+        self.callers = KnownCallers(database)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            return await self.app(scope, receive, send)
+        if scope["type"] != "http":
+            raise RuntimeError(f"expected an HTTP request, found {scope['type']}")
+        headers = {"x-request-id": new_id("req_")}
+
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(headers)
+            await send(message)
+
+        try:
+            if scope["path"] not in PUBLIC:
+                caller = await self._caller(scope)
+                headers |= self.limits.take(caller.key_id)
+                scope.setdefault("state", {})["caller"] = caller
+            scope.setdefault("state", {})["request_id"] = headers["x-request-id"]
+        except ApiError as error:
+            headers |= error.headers
+            return await error.response()(scope, receive, with_headers)
+        return await self.app(scope, receive, with_headers)
+
+    async def _caller(self, scope: Scope) -> Caller:
+        address = (scope.get("client") or ("",))[0]
+        text = _bearer(scope)
+        caller = await self.callers.find(text) if text else None
+        if caller is None:
+            self.limits.take_failure(address)
+            found = "an unknown, expired or revoked one" if text else "none"
+            raise ApiError(
+                401,
+                f"Expected an API key as `Authorization: Bearer rsk_...`, found {found}; "
+                "`rootstock keys create` makes one",
+                "invalid_api_key",
+                headers={"WWW-Authenticate": "Bearer"},
+            )
+        return caller
+
+
+class KnownCallers:
+    """Keys that were looked up in the last KNOWN_S seconds."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.known: dict[str, tuple[float, Caller]] = {}
+
+    async def find(self, text: str) -> Caller | None:
+        since, caller = self.known.get(text, (0.0, None))
+        if caller is None or time.monotonic() - since > KNOWN_S:
+            caller = await to_thread.run_sync(self._look_up, text)
+            if len(self.known) >= KNOWN_MOST:
+                self.known.clear()
+            if caller is None:
+                self.known.pop(text, None)
+                return None
+            self.known[text] = (time.monotonic(), caller)
+        if caller.expires_at is not None and caller.expires_at <= time.time():
+            return None
+        return caller
+
+    def _look_up(self, text: str) -> Caller | None:
+        with self.database.reading() as session:
+            caller = find_caller(session, text)
+        if caller is not None and caller.use_is_old:
+            with self.database.writing() as session:
+                note_use(session, caller)
+        return caller
+
+
+def caller_of(request: Request) -> Caller:
+    """The caller, as a dependency of a route."""
+    caller: Caller = request.state.caller
+    return caller
+
+
+def needs(scope: str) -> Callable[[Request], Caller]:
+    """A dependency: the caller, whose key has this scope."""
+
+    def check(request: Request) -> Caller:
+        caller = caller_of(request)
+        if not caller.may(scope):
+            have = ", ".join(sorted(caller.scopes))
+            raise ApiError(403, f"This key may not do that: it needs the scope {scope} and has {have}", "scope_missing")
+        return caller
+
+    return check
+
+
+def _bearer(scope: Scope) -> str | None:
+    values = [value for name, value in scope["headers"] if name == b"authorization"]
+    if len(values) != 1:
+        return None
+    kind, _, text = values[0].decode("latin-1").partition(" ")
+    return text.strip() if kind.lower() == "bearer" else None

@@ -1,0 +1,91 @@
+"""The process that does the work of one job: no secrets, low priority, limits of its own; it dies with its worker.
+
+`python -m service.child KIND PHASE FOLDER PARENT` reads FOLDER/PHASE.json and writes events as JSON lines to standard
+output, the last of them an `error` where it fails. SIGTERM asks it to keep what it has and end with exit code 75.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import resource
+import signal
+import sys
+import threading
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pipelines.errors import ConfigError, Interrupted, RootstockError
+from service.death import die_with_parent
+
+SAVED = 75  # EX_TEMPFAIL
+NICE = 19
+PLAN_MEMORY = 4 << 30  # bytes of address space while an upload is parsed
+PLAN_CPU_S = 3600
+
+
+def main(arguments: list[str]) -> int:
+    """Returns the exit code."""
+    kind, phase, folder, parent = arguments[0], arguments[1], Path(arguments[2]), int(arguments[3])
+    die_with_parent(parent)
+    asked = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: asked.set())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.nice(NICE)
+    lock = (folder.parent / "lock").open("w")
+    fcntl.flock(lock, fcntl.LOCK_EX)  # until the process of an earlier attempt on this host is gone
+    request = json.loads((folder / f"{phase}.json").read_text(encoding="utf-8"))
+    _limit(phase, request["limits"])
+    logging.disable(logging.WARNING)
+    try:
+        for event in _events(kind, phase, folder, request, asked):
+            print(json.dumps(event, ensure_ascii=False), flush=True)
+    except Interrupted:
+        return SAVED
+    except RootstockError as error:
+        _say(getattr(error, "code", _code(error)), str(error), getattr(error, "param", None))
+        return 1
+    except OSError as error:
+        if error.strerror is None:
+            raise
+        full = error.errno in (28, 122)
+        _say("insufficient_storage" if full else "internal_error", f"a file cannot be written: {error.strerror}", None)
+        return 1
+    except MemoryError:
+        _say("out_of_memory", "more memory was needed than this phase of a job may take", None)
+        return 1
+    return 0
+
+
+def _events(
+    kind: str, phase: str, folder: Path, request: Mapping[str, Any], asked: threading.Event
+) -> Iterable[dict[str, Any]]:
+    from service.work import PHASES
+
+    return PHASES[kind, phase](folder, request, asked.is_set)
+
+
+def _limit(phase: str, limits: Mapping[str, int]) -> None:
+    """What an upload may cost while it is parsed; training gets a limit only where the operator sets one."""
+    if phase == "plan":
+        resource.setrlimit(resource.RLIMIT_AS, (PLAN_MEMORY, PLAN_MEMORY))
+        resource.setrlimit(resource.RLIMIT_CPU, (PLAN_CPU_S, PLAN_CPU_S))
+    elif limits["job_memory_mib"]:
+        most = limits["job_memory_mib"] << 20
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _code(error: RootstockError) -> str:
+    return "invalid_value" if isinstance(error, ConfigError) else "invalid_training_file"
+
+
+def _say(code: str, message: str, param: str | None) -> None:
+    print(json.dumps({"event": "error", "code": code, "message": message, "param": param}), flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,1 @@
+"""The command line's side of a running service: `rootstock files|jobs|batches|models`."""

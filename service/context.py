@@ -1,0 +1,26 @@
+"""What a request can reach: settings, database, job engine, live models. One per API process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fastapi import Request
+
+from service.database import Database
+from service.engine import JobEngine
+from service.inference.client import Inference
+from service.settings import ServiceSettings
+
+
+@dataclass(frozen=True)
+class Context:
+    settings: ServiceSettings
+    database: Database
+    engine: JobEngine
+    inference: Inference
+
+
+def context_of(request: Request) -> Context:
+    """As a dependency of a route."""
+    context: Context = request.app.state.context
+    return context

@@ -1,0 +1,148 @@
+"""The durable record of every job: DBOS (https://docs.dbos.dev) on our own database. Nothing else imports it.
+
+It passes ids only, as JSON. Every job is one workflow of three steps with fixed names; its workflow id is the job's id.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from dbos import DBOS, DBOSClient, DBOSConfig, DBOSPortableJSONSerializer, error
+from sqlalchemy.orm import Session
+
+from service.database import Database, DatabaseError, engine_for_jobs
+
+APPLICATION = "rootstock"
+VERSION = "1"  # change it only with a migration of jobs that are under way
+QUEUE = "jobs"
+WORKFLOW = "run_job"
+
+
+class Steps(Protocol):
+    """What a worker does for a job. A step that was stopped raises Stopped; the next run of the job repeats it."""
+
+    def plan(self, job_id: str) -> bool: ...
+
+    def execute(self, job_id: str) -> str | None: ...
+
+    def publish(self, job_id: str, result: str) -> None: ...
+
+
+class Stopped(error.DBOSWorkflowCancelledError):
+    """Raised inside a step: it came to no end, so nothing of it is recorded."""
+
+
+class JobEngine:
+    """For every process: hand jobs over, stop them, let them go on."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.engine = engine_for_jobs(database)
+        try:
+            self.client = DBOSClient(
+                system_database_engine=self.engine,
+                serializer=DBOSPortableJSONSerializer(),
+                application_name=APPLICATION,
+                retry_connection_errors=False,
+            )
+        except Exception as problem:
+            raise DatabaseError(f"{database.name}: the job engine cannot use it: {problem}") from problem
+
+    def submit(self, session: Session, job_id: str, tenant_id: str, priority: int) -> None:
+        """Queue a job in the caller's own transaction. Priority 1 goes first, within a tenant."""
+        options = {
+            "workflow_name": WORKFLOW,
+            "queue_name": QUEUE,
+            "workflow_id": job_id,
+            "workflow_id_reuse_policy": "reject",
+            "app_version": VERSION,
+            "priority": max(1, priority),  # 0 would go before every other
+            "queue_partition_key": tenant_id,
+        }
+        self.client.enqueue_in_transaction(session.connection(), options, job_id)  # type: ignore[arg-type]
+
+    def stop(self, job_id: str) -> None:
+        """After a pause or cancel is committed: it leaves the queue, or is not started again."""
+        self.client.cancel_workflow(job_id)
+
+    def resume(self, job_id: str) -> None:
+        """Back into the queue, with its limits; does nothing for one that has ended."""
+        self.client.resume_workflow(job_id, queue_name=QUEUE)
+
+    def retry(self, job_id: str, tenant_id: str) -> None:
+        """An ended job, from its first step, under the same id."""
+        self.client.rewind_workflow(job_id, start_step=1, queue_name=QUEUE, queue_partition_key=tenant_id)
+
+    def states(self, job_ids: Sequence[str]) -> dict[str, str]:
+        """What the engine thinks of jobs, for those that it knows."""
+        found = self.client.list_workflows(workflow_ids=list(job_ids), load_input=False, load_output=False)
+        return {each.workflow_id: str(each.status) for each in found}
+
+    def close(self) -> None:
+        self.client.destroy()
+        self.engine.dispose()
+
+
+def prepare_tables(database: Database) -> None:
+    """Create or update the engine's own tables, beside ours."""
+    logging.getLogger("dbos").setLevel(logging.WARNING)
+    url = database.url.set(drivername="sqlite" if database.sqlite else "postgresql")
+    try:
+        DBOS.migrate(url.render_as_string(hide_password=False))
+    except Exception as error:
+        raise DatabaseError(
+            f"{database.name}: the job engine's tables cannot be brought up to date: {error}"
+        ) from error
+
+
+class WorkerEngine:
+    """For a worker: takes jobs from the queue and runs their steps."""
+
+    def __init__(
+        self, database: Database, boot_id: str, steps: Steps, at_once: int, per_tenant: int, poll_s: float
+    ) -> None:
+        logging.getLogger("dbos").setLevel(logging.WARNING)
+        self.engine = engine_for_jobs(database)
+        config: DBOSConfig = {
+            "name": APPLICATION,
+            "application_version": VERSION,
+            "executor_id": boot_id,  # of this process only: two with one id would run each other's jobs
+            "system_database_engine": self.engine,
+            "serializer": DBOSPortableJSONSerializer(),
+            "use_listen_notify": False,
+            "run_migrations": False,
+            "log_level": "WARNING",
+        }
+        DBOS(config=config)
+        _register(steps)
+        DBOS.launch()
+        DBOS.register_queue(
+            QUEUE, worker_concurrency=at_once, partition_concurrency=per_tenant, polling_interval_sec=poll_s
+        )
+
+    def recover(self, boot_ids: Sequence[str]) -> None:
+        """Put the jobs of dead workers back into the queue. Idempotent, safe beside others that do the same."""
+        if boot_ids:
+            DBOS._recover_pending_workflows(list(boot_ids))
+
+    def close(self) -> None:
+        DBOS.destroy(workflow_completion_timeout_sec=0)
+        self.engine.dispose()
+
+
+def _register(steps: Steps) -> None:
+    plan: Callable[[str], bool] = DBOS.step(name="plan")(steps.plan)
+    execute: Callable[[str], str | None] = DBOS.step(name="execute")(steps.execute)
+    publish: Callable[[str, str], None] = DBOS.step(name="publish")(steps.publish)
+
+    @DBOS.workflow(name=WORKFLOW, max_recovery_attempts=1000)  # our own count ends poison jobs much earlier
+    def run_job(job_id: str) -> str:
+        if not plan(job_id):
+            return "ended"
+        result = execute(job_id)
+        if result is None:
+            return "ended"
+        publish(job_id, result)
+        return "published"

@@ -1,0 +1,153 @@
+"""The one shape of an error over HTTP, and which status each has. `api.md` section 3 holds the table.
+
+A permanent refusal is never 409 or 5xx without `x-should-retry: false`: clients would send it again.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from pipelines.errors import RootstockError
+
+TYPES = {
+    400: "invalid_request_error",
+    401: "invalid_request_error",
+    403: "permission_error",
+    404: "invalid_request_error",
+    405: "invalid_request_error",
+    409: "conflict_error",
+    413: "invalid_request_error",
+    415: "invalid_request_error",
+    422: "invalid_request_error",
+    429: "rate_limit_error",
+    500: "server_error",
+    503: "server_error",
+    507: "server_error",
+}
+log = logging.getLogger(__name__)
+
+
+class ApiError(Exception):
+    """An answer other than the one asked for.
+
+    Args:
+        status: HTTP status.
+        message: expected, found, next step.
+        code: a word for programs.
+        param: the field that is wrong, where it is one.
+        headers: such as Retry-After.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        code: str | None = None,
+        param: str | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status, self.message, self.code, self.param = status, message, code, param
+        self.headers = headers or {}
+
+    def response(self) -> Response:
+        headers = dict(self.headers)
+        if self.status == 507:
+            headers["x-should-retry"] = "false"
+        return error_response(self.status, self.message, self.code, self.param, headers)
+
+
+def invalid(message: str, param: str | None = None, code: str = "invalid_value") -> ApiError:
+    """A request that cannot be carried out as it is."""
+    return ApiError(400, message, code, param)
+
+
+def missing(what: str, id: str, code: str) -> ApiError:
+    """An object that does not exist, or not for this tenant: nobody learns which."""
+    return ApiError(404, f"No such {what}: {_shown(id)}", code, "id")
+
+
+def error_response(
+    status: int, message: str, code: str | None, param: str | None, headers: dict[str, str] | None = None
+) -> Response:
+    body = {"error": {"message": message, "type": TYPES.get(status, "server_error"), "param": param, "code": code}}
+    return Response(json.dumps(body), status, headers, media_type="application/json")
+
+
+def install(app: FastAPI) -> None:
+    """Every exception ends in the one shape; none shows a traceback."""
+
+    @app.exception_handler(ApiError)
+    async def api_error(_: Request, error: ApiError) -> Response:
+        return error.response()
+
+    @app.exception_handler(RequestValidationError)
+    async def unusable(_: Request, error: RequestValidationError) -> Response:
+        param, message = _first(error.errors())
+        return error_response(400, message, "invalid_value", param)
+
+    @app.exception_handler(HTTPException)
+    async def http(request: Request, error: HTTPException) -> Response:
+        return error_response(error.status_code, _http_message(request, error), _http_code(error), None, error.headers)
+
+    @app.exception_handler(RootstockError)
+    async def ours(_: Request, error: RootstockError) -> Response:
+        code, param = getattr(error, "code", "invalid_value"), getattr(error, "param", None)
+        return error_response(400, str(error), code, param)
+
+    @app.exception_handler(Exception)
+    async def fault(request: Request, error: Exception) -> Response:
+        log.exception("%s %s", request.method, request.url.path, exc_info=error)
+        return error_response(
+            500, "The server made a mistake; it has been logged under this request's id.", "internal_error", None
+        )
+
+
+def _first(problems: Any) -> tuple[str | None, str]:
+    """The field and the message of the first problem; how many more there are."""
+    first = problems[0]
+    place = [str(part) for part in first["loc"] if _is_name(part)]
+    param = ".".join(place) or None
+    found = (
+        "" if first["type"] in ("missing", "json_invalid", "extra_forbidden") else f"; found {_shown(first['input'])}"
+    )
+    text = {
+        "missing": "a required field is missing",
+        "extra_forbidden": "unknown field",
+        "json_invalid": f"the body is not valid JSON: {first.get('ctx', {}).get('error', '')}",
+    }.get(first["type"], first["msg"].removeprefix("Value error, "))
+    more = f" ({len(problems) - 1} more problems)" if len(problems) > 1 else ""
+    if first["type"] == "json_invalid":
+        return None, text
+    return param, f"{param}: {text}{found}{more}" if param else f"{text}{found}{more}"
+
+
+def _is_name(part: str | int) -> bool:
+    """Whether a part of a place is a field or a number in a list; pydantic adds where it looked and what it tried."""
+    if isinstance(part, int):
+        return True
+    return part.isidentifier() and part not in ("body", "query", "path", "header", "str", "int", "float")
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 100 else text[:97] + "..."
+
+
+def _http_message(request: Request, error: HTTPException) -> str:
+    if error.status_code == 404:
+        return f"Unknown path: {request.method} {request.url.path[:200]}; GET /openapi.json lists those that exist"
+    if error.status_code == 405:
+        return f"{request.method} is not allowed here; allowed: {(error.headers or {}).get('Allow', 'other methods')}"
+    return str(error.detail)
+
+
+def _http_code(error: HTTPException) -> str:
+    return {404: "unknown_path", 405: "method_not_allowed"}.get(error.status_code, "invalid_request")

@@ -1,0 +1,194 @@
+"""What a worker does for a job: plan -> execute -> publish. Each step takes the job over and may be repeated."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import sys
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from pipelines.durable import discard, write_json
+from service import jobs
+from service.database import Database
+from service.engine import JobEngine, Stopped
+from service.kinds import KINDS, Gone, Task
+from service.reporting import Reporter
+from service.settings import ServiceSettings
+from service.supervise import Ended, record_of, supervise
+from service.tables import Job
+
+SAVED = 75  # exit code of a child that was asked to stop and kept its work (EX_TEMPFAIL)
+PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
+log = logging.getLogger(__name__)
+
+
+class Execution:
+    """The steps of jobs, in one worker."""
+
+    def __init__(self, settings: ServiceSettings, database: Database, engine: JobEngine, boot_id: str) -> None:
+        self.settings, self.database, self.engine, self.boot_id = settings, database, engine, boot_id
+        self.draining = threading.Event()
+        self._running: set[str] = set()  # jobs whose child lives
+
+    # ---- steps
+
+    def plan(self, job_id: str) -> bool:
+        """Read the data in a limited child and write down what is to be done. False: the job has ended."""
+        job = self._claim(job_id, "validating")
+        if job is None:
+            return False
+        task = self._task(job)
+        if (task.plan).is_dir():
+            return True
+        return self._run_child(job, task, "plan")
+
+    def execute(self, job_id: str) -> str | None:
+        """Do the work in a child, from the newest checkpoint there is. Returns the attempt's folder; None: ended."""
+        job = self._claim(job_id, "running")
+        if job is None:
+            return None
+        task = self._task(job)
+        _take_over(task)
+        return task.folder.name if self._run_child(job, task, "execute") else None
+
+    def publish(self, job_id: str, folder: str) -> None:
+        """Make the result visible and the job succeeded, in one transaction. Repeating it changes nothing."""
+        job = self._claim(job_id, "publishing")
+        if job is None:
+            return
+        task = self._task(job, folder)
+        kind = KINDS[job.kind]
+        prepared = kind.place(task)
+        try:
+            with self.database.writing() as session:
+                kind.publish(session, jobs.fenced(session, job.id, job.attempt), task, prepared)
+        except jobs.Fenced as over:
+            raise self._stopped(job) from over
+        discard(task.home)
+
+    # ---- at the end of the worker
+
+    @property
+    def running(self) -> bool:
+        """Whether a child lives."""
+        return bool(self._running)
+
+    def release(self) -> None:
+        """Give back what this worker still owns; its children have ended."""
+        with self.database.writing() as session:
+            jobs.release(session, self.boot_id)
+
+    # ---- parts of them
+
+    def _claim(self, job_id: str, status: str) -> Job | None:
+        """The job, as a new attempt of this worker. None: it has ended. Raises Stopped while it is paused."""
+        if self.draining.is_set():
+            raise Stopped(f"{job_id}: this worker is ending")
+        with self.database.writing() as session:
+            job = jobs.claim(session, job_id, self.boot_id, status)
+            paused = job is None and session.scalar(sa.select(Job.status).where(Job.id == job_id)) == "paused"
+        if paused:
+            raise Stopped(f"{job_id} is paused")
+        return job
+
+    def _task(self, job: Job, folder: str | None = None) -> Task:
+        home = self.settings.tenant_dir(job.tenant_id) / "jobs" / job.id
+        own = home / (folder or f"{job.attempt:06d}")
+        own.mkdir(parents=True, exist_ok=True)
+        return Task(self.settings, self.database, job, home, own)
+
+    def _run_child(self, job: Job, task: Task, phase: str) -> bool:
+        """Returns whether it succeeded; a failure is recorded. Raises Stopped."""
+        try:
+            write_json(task.folder / f"{phase}.json", KINDS[job.kind].child_request(task, phase))
+        except Gone as gone:
+            return self._fail(job, gone.code, str(gone), None)
+        reporter = Reporter(self.database, job)
+        self._running.add(job.id)
+        try:
+            ended = supervise(
+                [sys.executable, "-m", "service.child", job.kind, phase, str(task.folder), str(os.getpid())],
+                self._environment(task),
+                task.folder,
+                lambda pid: self._record_child(job, pid),
+                reporter.line,
+                lambda: self.draining.is_set() or reporter.over or self._is_over(job),
+            )
+            reporter.flush()
+        except jobs.Fenced as over:
+            raise self._stopped(job) from over
+        finally:
+            self._running.discard(job.id)
+        return self._outcome(job, ended, reporter)
+
+    def _outcome(self, job: Job, ended: Ended, reporter: Reporter) -> bool:
+        if ended.code == 0 and not reporter.over:
+            with self.database.writing() as session:
+                jobs.step_done(session, job)
+            return True
+        if ended.code == SAVED or ended.asked or reporter.over:
+            raise self._stopped(job)
+        if reporter.error is None:
+            log.error("%s: child ended with %s: %s", job.id, ended.code, ended.stderr)
+        return self._fail(job, *(reporter.error or _unexplained(ended)), reporter.problems)
+
+    def _fail(
+        self, job: Job, code: str, message: str, param: str | None, problems: Sequence[dict[str, Any]] = ()
+    ) -> bool:
+        try:
+            with self.database.writing() as session:
+                jobs.fail(session, jobs.fenced(session, job.id, job.attempt), code, message, param, problems)
+        except jobs.Fenced as over:
+            raise self._stopped(job) from over
+        return False
+
+    def _record_child(self, job: Job, pid: int) -> None:
+        with self.database.writing() as session:
+            jobs.fenced(session, job.id, job.attempt).child = record_of(pid)
+
+    def _is_over(self, job: Job) -> bool:
+        with self.database.reading() as session:
+            attempt, status = session.execute(sa.select(Job.attempt, Job.status).where(Job.id == job.id)).one()
+        return attempt != job.attempt or status not in jobs.ACTIVE
+
+    def _stopped(self, job: Job) -> Stopped:
+        """After the child is gone: the job may go on elsewhere."""
+        with self.database.writing() as session:
+            queued_again = jobs.child_ended(session, job.id, self.boot_id)
+        if queued_again:
+            self.engine.resume(job.id)
+        return Stopped(f"{job.id}: attempt {job.attempt} was stopped")
+
+    def _environment(self, task: Task) -> dict[str, str]:
+        """No secret, nothing that lets it reach a hub; hidden states go to the tenant's own store."""
+        passed = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+        return passed | {
+            "HF_HUB_OFFLINE": "1",
+            "TOKENIZERS_PARALLELISM": "false",
+            "ROOTSTOCK_STORE": str(task.settings.tenant_dir(task.job.tenant_id) / "activations"),
+            "ROOTSTOCK_STORE_GIB": os.environ.get("ROOTSTOCK_STORE_GIB", ""),
+        }
+
+
+def _take_over(task: Task) -> None:
+    """Copy what the newest earlier attempt has kept: that attempt may still be writing where it is."""
+    earlier = sorted(path for path in task.home.glob("[0-9]*/work") if path.parent.name < task.folder.name)
+    if earlier and not task.work.exists():
+        partial = task.folder / ".work"
+        shutil.copytree(earlier[-1], partial, dirs_exist_ok=True)
+        partial.rename(task.work)
+        for path in earlier:
+            discard(path.parent)
+    task.work.mkdir(exist_ok=True)
+
+
+def _unexplained(ended: Ended) -> tuple[str, str, None]:
+    if ended.code == -9:
+        why = "The process was killed by the system, which is what a lack of memory looks like"
+        return "out_of_memory", f"{why}; try a smaller batch_size or max_length", None
+    return "internal_error", f"The process ended with exit code {ended.code}; the server's log says more", None

@@ -1,0 +1,125 @@
+"""Files of a tenant: content under its SHA-256, never under a name that a user sent."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import IO
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from pipelines.durable import sync
+from service.database import Scope
+from service.errors import ApiError
+from service.ids import new_id
+from service.settings import ServiceSettings
+from service.tables import File
+
+PURPOSES = ("assistants", "batch", "fine-tune", "vision", "user_data", "evals")  # that a client may upload for
+RESERVE = 64 << 20  # bytes of disk that stay free
+BLOCK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Content that is durable on disk."""
+
+    sha256: str
+    bytes: int
+
+
+def store(settings: ServiceSettings, tenant_id: str, content: IO[bytes]) -> Stored:
+    """Copy content into the tenant's folder, durably. Raises ApiError 507 for a full disk."""
+    folder = _folder(settings, tenant_id)
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f".{new_id('upload_')}"
+    try:
+        with temporary.open("xb") as file:
+            stored = _copy(content, file, folder)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(folder / stored.sha256)
+        sync(folder)
+        return stored
+    except OSError as error:
+        raise ApiError(507, f"There is no room for this file: {error.strerror}", "insufficient_storage") from None
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def path_of(settings: ServiceSettings, file: File) -> Path:
+    """Where the content lies."""
+    return _folder(settings, file.tenant_id) / file.sha256
+
+
+def add_file(scope: Scope, stored: Stored, filename: str, purpose: str, expires_at: float | None = None) -> File:
+    """A file object for content that is stored."""
+    file = File(
+        id=new_id("file-"),
+        filename=base_name(filename),
+        purpose=purpose,
+        bytes=stored.bytes,
+        sha256=stored.sha256,
+        expires_at=expires_at,
+    )
+    scope.add(file)
+    scope.session.flush()
+    return file
+
+
+def get_file(scope: Scope, id: str) -> File | None:
+    """The file, unless it was deleted or has expired."""
+    file = scope.get(File, id)
+    return file if file is not None and _live(file) else None
+
+
+def delete_file(scope: Scope, file: File) -> bool:
+    """Mark as deleted. Returns whether its content may go: no other live file of the tenant has the same."""
+    file.deleted_at = time.time()
+    scope.session.flush()
+    same = scope.select(File).where(File.sha256 == file.sha256, File.deleted_at.is_(None))
+    return scope.session.scalars(same).first() is None
+
+
+def remove_content(settings: ServiceSettings, file: File) -> None:
+    """After the deletion is committed."""
+    with suppress(FileNotFoundError):
+        path_of(settings, file).unlink()
+
+
+def expired(session: Session) -> list[File]:
+    """Files whose time is over and that nobody deleted yet, of all tenants: for the sweeper."""
+    over = sa.select(File).where(File.deleted_at.is_(None), File.expires_at < time.time())
+    return list(session.scalars(over.limit(1000)))
+
+
+def base_name(filename: str) -> str:
+    """The last part: clients send whole paths (the 1.x command line of openai does)."""
+    name = PureWindowsPath(PurePosixPath(filename).name).name
+    printable = "".join(c for c in name if c.isprintable())[:255]
+    return printable or "upload"
+
+
+def _live(file: File) -> bool:
+    return file.deleted_at is None and (file.expires_at is None or file.expires_at > time.time())
+
+
+def _folder(settings: ServiceSettings, tenant_id: str) -> Path:
+    return settings.tenant_dir(tenant_id) / "files"
+
+
+def _copy(content: IO[bytes], file: IO[bytes], folder: Path) -> Stored:
+    digest, size = hashlib.sha256(), 0
+    while block := content.read(BLOCK):
+        if size % (64 * BLOCK) == 0 and shutil.disk_usage(folder).free < RESERVE + len(block):
+            raise OSError(28, "No space left on device")
+        digest.update(block)
+        size += file.write(block)
+    return Stored(digest.hexdigest(), size)

@@ -1,0 +1,115 @@
+"""Who is alive, and what happens to the work of those who are not.
+
+A worker shows every HEARTBEAT_S that it lives, by the database's clock. One that has been silent for LEASE_S, or whose
+lock on this host is free, is dead: the child that it left on this host is killed first, then its jobs go back to the
+queue. A worker that wakes up and finds itself declared dead ends at once.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from service import jobs
+from service.database import Database
+from service.engine import JobEngine, WorkerEngine
+from service.settings import ServiceSettings
+from service.supervise import kill_recorded
+from service.tables import Job, Worker
+
+HEARTBEAT_S = 5.0
+LEASE_S = 30.0
+log = logging.getLogger(__name__)
+
+
+class DeclaredDead(Exception):
+    """Others have taken this worker's jobs over."""
+
+
+class Liveness:
+    """The heartbeat of one worker, and its eye on the others."""
+
+    def __init__(self, settings: ServiceSettings, database: Database, boot_id: str) -> None:
+        self.settings, self.database, self.boot_id = settings, database, boot_id
+        self.host = os.uname().nodename
+        self._lock = self._lock_file(boot_id).open("w")
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+
+    def begin(self) -> None:
+        """Appear among the living."""
+        with self.database.writing() as session:
+            now = self.database.now(session)
+            me = Worker(boot_id=self.boot_id, host=self.host, pid=os.getpid(), started_at=now, heartbeat_at=now)
+            session.add(me)
+
+    def beat(self) -> None:
+        """Raises DeclaredDead."""
+        with self.database.writing() as session:
+            mine = sa.update(Worker).where(Worker.boot_id == self.boot_id)
+            if session.execute(mine.values(heartbeat_at=self.database.now(session))).rowcount == 0:
+                raise DeclaredDead(f"{self.boot_id} was silent for {LEASE_S:.0f} s, and others have taken its jobs")
+
+    def reap(self, engine: WorkerEngine) -> None:
+        """Give the jobs of the dead back to the queue."""
+        for dead in self._dead():
+            log.warning("worker %s on %s is dead", dead.boot_id, dead.host)
+            with self.database.writing() as session:
+                for child in session.scalars(sa.select(Job.child).where(Job.owner == dead.boot_id)):
+                    kill_recorded(child)  # one on another host may live on: what it sends is void
+                jobs.release(session, dead.boot_id)
+            engine.recover([dead.boot_id])
+            with self.database.writing() as session:
+                session.execute(sa.delete(Worker).where(Worker.boot_id == dead.boot_id))
+            self._lock_file(dead.boot_id).unlink(missing_ok=True)
+
+    def end(self) -> None:
+        """Leave on purpose, after the jobs were given back."""
+        with self.database.writing() as session:
+            session.execute(sa.delete(Worker).where(Worker.boot_id == self.boot_id))
+        self._lock_file(self.boot_id).unlink(missing_ok=True)
+
+    def _dead(self) -> list[Worker]:
+        with self.database.reading() as session:
+            now = self.database.now(session)
+            others = list(session.scalars(sa.select(Worker).where(Worker.boot_id != self.boot_id)))
+        return [each for each in others if now - each.heartbeat_at > LEASE_S or self._unlocked(each)]
+
+    def _unlocked(self, worker: Worker) -> bool:
+        """Proof of death on this host, at once: nobody holds its lock."""
+        if worker.host != self.host:
+            return False
+        try:
+            with self._lock_file(worker.boot_id).open("r") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return True
+        except FileNotFoundError:
+            return False  # it keeps its files elsewhere: the heartbeat decides
+        except BlockingIOError:
+            return False
+
+    def _lock_file(self, boot_id: str) -> Path:
+        folder = self.settings.data_dir / "workers"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / f"{boot_id}.lock"
+
+
+def reconcile(database: Database, engine: JobEngine) -> None:
+    """Where a process died between our commit and its call of the engine: make the engine agree with our rows."""
+    with database.reading() as session:
+        stopped = session.scalars(
+            sa.select(Job.id).where(Job.status.in_(("paused", "cancelled"))).order_by(Job.seq.desc()).limit(500)
+        ).all()
+        waiting = session.scalars(
+            sa.select(Job.id).where(Job.status == "queued", sa.not_(Job.stopping)).order_by(Job.seq).limit(500)
+        ).all()
+    states = engine.states([*stopped, *waiting]) if stopped or waiting else {}
+    for id in stopped:
+        if states.get(id) in ("ENQUEUED", "PENDING", "DELAYED"):
+            engine.stop(id)
+    for id in waiting:
+        if states.get(id) == "CANCELLED":
+            engine.resume(id)

@@ -1,0 +1,69 @@
+"""Comparisons: any models on any labelled file, as a job."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Request
+from starlette.responses import Response
+
+from service import jobs
+from service.auth import caller_of, needs
+from service.context import Context, context_of
+from service.database import Scope
+from service.errors import ApiError, missing
+from service.idempotency import create_of
+from service.job_request import require_file
+from service.keys import Caller
+from service.kinds.compare import comparison_dir
+from service.models import the_model
+from service.objects import comparison_object
+from service.routes.jobs import report_response
+from service.schemas import CompareRequest
+from service.tables import Job
+
+router = APIRouter(prefix="/v1/comparisons", tags=["comparisons"])
+KIND: jobs.Kind = "compare"
+Here = Annotated[Context, Depends(context_of)]
+Anyone = Annotated[Caller, Depends(caller_of)]
+Submitter = Annotated[Caller, Depends(needs("jobs:write"))]
+
+
+@router.post("")
+def create(body: CompareRequest, request: Request, context: Here, caller: Submitter) -> dict[str, Any]:
+    """Score models and their baselines on a labelled file."""
+    call = create_of(request, body.model_dump())
+    with context.database.writing() as session:
+        scope = Scope(session, caller.tenant_id)
+        job = jobs.get(scope, KIND, call.earlier(scope) or "")
+        if job is None:
+            require_file(scope, body.file_id, "file_id")
+            models = [the_model(scope, name, "models").id for name in body.models]
+            asked = {"models": models, "file_id": body.file_id, "data": body.data.mapping}
+            job = jobs.create(scope, KIND, asked, body.metadata or {})
+            context.engine.submit(session, job.id, caller.tenant_id, job.priority)
+            call.answer(scope, job.id)
+        return comparison_object(job)
+
+
+@router.get("/{comparison_id}")
+def read(comparison_id: str, context: Here, caller: Anyone) -> dict[str, Any]:
+    """One comparison."""
+    return comparison_object(_the_comparison(context, caller, comparison_id))
+
+
+@router.get("/{comparison_id}/report", response_class=Response)
+def report(comparison_id: str, request: Request, context: Here, caller: Anyone) -> Response:
+    """Its report: HTML where `Accept` asks for it, else JSON."""
+    job = _the_comparison(context, caller, comparison_id)
+    if job.status != "succeeded":
+        raise ApiError(404, f"There is no report yet: the comparison is {job.status}", "report_not_found")
+    return report_response(request, comparison_dir(context.settings, job))
+
+
+def _the_comparison(context: Context, caller: Caller, id: str) -> Job:
+    with context.database.reading() as session:
+        job = jobs.get(Scope(session, caller.tenant_id), KIND, id)
+    if job is None:
+        raise missing("comparison", id, "comparison_not_found")
+    return job

@@ -1,0 +1,182 @@
+"""Fine-tuning jobs: create, list, read, stop, go on; their events, checkpoints and report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import sqlalchemy as sa
+from fastapi import APIRouter, Depends, Query, Request
+from sqlalchemy.orm import Session
+from starlette.responses import FileResponse, Response
+
+from service import jobs
+from service.auth import caller_of, needs
+from service.context import Context, context_of
+from service.database import Scope
+from service.errors import ApiError, invalid, missing
+from service.idempotency import create_of
+from service.job_request import job_request
+from service.keys import Caller
+from service.models import models_dir
+from service.objects import checkpoint_object, event_object, job_object
+from service.paging import listed, page
+from service.schemas import JobRequest
+from service.tables import Job, JobCheckpoint, JobEvent
+
+router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["fine-tuning"])
+KIND: jobs.Kind = "fine-tune"
+Here = Annotated[Context, Depends(context_of)]
+Anyone = Annotated[Caller, Depends(caller_of)]
+Submitter = Annotated[Caller, Depends(needs("jobs:write"))]
+
+
+@router.post("")
+def create(body: JobRequest, request: Request, context: Here, caller: Submitter) -> dict[str, Any]:
+    """Submit a fine-tuning job."""
+    call = create_of(request, body.model_dump())
+    with context.database.writing() as session:
+        scope = Scope(session, caller.tenant_id)
+        job = jobs.get(scope, KIND, call.earlier(scope) or "")
+        if job is None:
+            asked = job_request(scope, context.settings, body)
+            job = jobs.create(scope, KIND, asked, body.metadata or {}, body.priority or jobs.PRIORITY)
+            context.engine.submit(session, job.id, caller.tenant_id, job.priority)
+            call.answer(scope, job.id)
+        return job_object(job, caller.tenant_name)
+
+
+@router.get("")
+def list_jobs(
+    request: Request,
+    context: Here,
+    caller: Anyone,
+    after: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 20,
+) -> dict[str, Any]:
+    """The tenant's jobs; `metadata[key]=value` keeps those that carry it."""
+    conditions = [Job.kind == KIND, *_metadata(request)]
+    with context.database.reading() as session:
+        rows, more = page(Scope(session, caller.tenant_id), Job, after, limit, *conditions)
+    return listed(rows, more, lambda job: job_object(job, caller.tenant_name))
+
+
+@router.get("/{job_id}")
+def read(job_id: str, context: Here, caller: Anyone) -> dict[str, Any]:
+    """One job."""
+    with context.database.reading() as session:
+        return job_object(the_job(Scope(session, caller.tenant_id), job_id), caller.tenant_name)
+
+
+@router.post("/{job_id}/cancel")
+def cancel(job_id: str, context: Here, caller: Submitter) -> dict[str, Any]:
+    """End a job: from the answer on nothing of it is published."""
+    return _moved(context, caller, job_id, jobs.cancel, lambda job: context.engine.stop(job.id))
+
+
+@router.post("/{job_id}/pause")
+def pause(job_id: str, context: Here, caller: Submitter) -> dict[str, Any]:
+    """Stop a job at a checkpoint and keep that."""
+    return _moved(context, caller, job_id, jobs.pause, lambda job: context.engine.stop(job.id))
+
+
+@router.post("/{job_id}/resume")
+def resume(job_id: str, context: Here, caller: Submitter) -> dict[str, Any]:
+    """Let a paused job go on; while its process still saves, it is queued as soon as that has ended."""
+
+    def queue(job: Job) -> None:
+        if not job.stopping:
+            context.engine.resume(job.id)
+
+    return _moved(context, caller, job_id, jobs.resume, queue)
+
+
+@router.post("/{job_id}/retry")
+def retry(job_id: str, context: Here, caller: Submitter) -> dict[str, Any]:
+    """Try a failed job again, under the same id."""
+    return _moved(context, caller, job_id, jobs.retry, lambda job: context.engine.retry(job.id, job.tenant_id))
+
+
+@router.get("/{job_id}/events")
+def events(
+    job_id: str,
+    context: Here,
+    caller: Anyone,
+    after: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 20,
+) -> dict[str, Any]:
+    """What happened, newest first."""
+    with context.database.reading() as session:
+        scope = Scope(session, caller.tenant_id)
+        job = the_job(scope, job_id)
+        rows, more = page(scope, JobEvent, after, limit, JobEvent.job_id == job.id)
+    return listed(rows, more, event_object)
+
+
+@router.get("/{job_id}/checkpoints")
+def checkpoints(
+    job_id: str,
+    context: Here,
+    caller: Anyone,
+    after: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 10,
+) -> dict[str, Any]:
+    """Checkpoints with their metrics, newest first."""
+    with context.database.reading() as session:
+        scope = Scope(session, caller.tenant_id)
+        job = the_job(scope, job_id)
+        rows, more = page(scope, JobCheckpoint, after, limit, JobCheckpoint.job_id == job.id)
+    return listed(rows, more, lambda each: checkpoint_object(each, job))
+
+
+@router.get("/{job_id}/report", response_class=Response)
+def report(job_id: str, request: Request, context: Here, caller: Anyone) -> Response:
+    """The compare-to-baseline report: HTML where `Accept` asks for it, else JSON."""
+    with context.database.reading() as session:
+        job = the_job(Scope(session, caller.tenant_id), job_id)
+    if job.status != "succeeded":
+        raise ApiError(404, f"There is no report yet: the job is {job.status}", "report_not_found")
+    return report_response(request, models_dir(context.settings, caller.tenant_id) / job.id)
+
+
+def the_job(scope: Scope, id: str) -> Job:
+    """Raises ApiError 404."""
+    job = jobs.get(scope, KIND, id)
+    if job is None:
+        raise missing("fine-tuning job", id, "fine_tune_not_found")
+    return job
+
+
+def report_response(request: Request, folder: Any) -> Response:
+    """report.html or report.json of a folder, whichever `Accept` names first."""
+    accept = request.headers.get("accept", "")
+    name, kind = ("report.html", "text/html") if "text/html" in accept else ("report.json", "application/json")
+    policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'none'; sandbox"
+    headers = {"X-Content-Type-Options": "nosniff", "Content-Security-Policy": policy, "Vary": "Accept"}
+    return FileResponse(folder / name, media_type=kind, headers=headers)
+
+
+def _moved(
+    context: Context,
+    caller: Caller,
+    job_id: str,
+    move: Callable[[Session, Job], None],
+    then: Callable[[Job], None],
+) -> dict[str, Any]:
+    """Commit a move, then tell the engine; a worker's reconciler tells it again if this process dies between."""
+    with context.database.writing() as session:
+        job = the_job(Scope(session, caller.tenant_id), job_id)
+        move(session, job)
+    then(job)
+    return job_object(job, caller.tenant_name)
+
+
+def _metadata(request: Request) -> list[sa.ColumnElement[bool]]:
+    """Conditions from `metadata[key]=value`."""
+    found = []
+    for name, value in request.query_params.items():
+        if name.startswith("metadata[") and name.endswith("]"):
+            found.append(Job.labels[name.removeprefix("metadata[")[:-1]].as_string() == value)
+        elif name == "metadata":
+            raise invalid("expected metadata[key]=value", "metadata")
+    return found

@@ -1,0 +1,19 @@
+"""What the child process of a job does, by kind and phase: a folder and a request in, events out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from service.work import batch, compare, finetune
+
+Phase = Callable[[Path, Mapping[str, Any], Callable[[], bool]], Iterator[dict[str, Any]]]
+PHASES: dict[tuple[str, str], Phase] = {
+    ("fine-tune", "plan"): finetune.plan,
+    ("fine-tune", "execute"): finetune.execute,
+    ("compare", "plan"): compare.plan,
+    ("compare", "execute"): compare.execute,
+    ("batch", "plan"): batch.plan,
+    ("batch", "execute"): batch.execute,
+}

@@ -1,0 +1,60 @@
+"""A service in this process: a database, an API without a socket, no worker."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+
+from service.api import create_app
+from service.database import Database
+from service.engine import JobEngine, prepare_tables
+from service.inference.client import Inference
+from service.keys import create_key
+from service.settings import ServiceSettings, service_settings
+
+
+@dataclass
+class Service:
+    """What a test needs of it. `api` calls as the tenant `one`."""
+
+    settings: ServiceSettings
+    database: Database
+    engine: JobEngine
+    api: TestClient
+    key: str
+
+    def caller(self, tenant: str = "one", **options: object) -> dict[str, str]:
+        """Headers of a new key."""
+        with self.database.writing() as session:
+            return {"Authorization": f"Bearer {create_key(session, tenant, 'test', **options)[1]}"}  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    """An SQLite database with all tables."""
+    made = Database(f"sqlite:///{tmp_path / 'rootstock.db'}")
+    made.migrate()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
+    monkeypatch.setenv("ROOTSTOCK_DATABASE_URL", "")
+    settings = service_settings(tmp_path / "data")
+    settings.data_dir.mkdir()
+    database = Database(settings.database_url)
+    database.migrate()
+    prepare_tables(database)
+    engine = JobEngine(database)
+    app = create_app(settings, database, engine, Inference(tmp_path / "run"))
+    with database.writing() as session:
+        key = create_key(session, "one", "test")[1]
+    with TestClient(app, headers={"Authorization": f"Bearer {key}"}, raise_server_exceptions=False) as api:
+        yield Service(settings, database, engine, api, key)
+    engine.close()
+    database.close()
