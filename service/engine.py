@@ -6,7 +6,7 @@ It passes ids only, as JSON. Every job is one workflow of three steps with fixed
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 from dbos import DBOS, DBOSClient, DBOSConfig, DBOSPortableJSONSerializer, error
@@ -133,9 +133,17 @@ class WorkerEngine:
 
 
 def _register(steps: Steps) -> None:
-    plan: Callable[[str], bool] = DBOS.step(name="plan")(steps.plan)
-    execute: Callable[[str], str | None] = DBOS.step(name="execute")(steps.execute)
-    publish: Callable[[str, str], None] = DBOS.step(name="publish")(steps.publish)
+    @DBOS.step(name="plan")
+    def plan(job_id: str) -> bool:
+        return steps.plan(job_id)
+
+    @DBOS.step(name="execute")
+    def execute(job_id: str) -> str | None:
+        return steps.execute(job_id)
+
+    @DBOS.step(name="publish")
+    def publish(job_id: str, result: str) -> None:
+        steps.publish(job_id, result)
 
     @DBOS.workflow(name=WORKFLOW, max_recovery_attempts=1000)  # our own count ends poison jobs much earlier
     def run_job(job_id: str) -> str:

@@ -31,7 +31,7 @@ PREFIXES: dict[Kind, str] = {"fine-tune": "ftjob-", "compare": "cmp_", "batch": 
 WAITING = ("queued",)
 ACTIVE = ("queued", "validating", "running", "publishing")  # a worker may take these
 FINAL = ("succeeded", "failed", "cancelled")
-IDLE_ATTEMPTS = 3  # in a row without a checkpoint: the job itself ends its workers
+IDLE_ATTEMPTS = 20  # in a row without a checkpoint: the job itself ends its workers
 PRIORITY = 1000  # of a job that asks for none; lower goes first within a tenant
 
 

@@ -1,7 +1,7 @@
 """Who is alive, and what happens to the work of those who are not.
 
-A worker shows every HEARTBEAT_S that it lives, by the database's clock. One that has been silent for LEASE_S, or whose
-lock on this host is free, is dead: the child that it left on this host is killed first, then its jobs go back to the
+A worker shows every HEARTBEAT_S that it lives, by the database's clock. One that has been silent for the lease, or
+whose lock on this host is free, is dead: the child that it left on this host is killed first, then its jobs go back to the
 queue. A worker that wakes up and finds itself declared dead ends at once.
 """
 
@@ -22,7 +22,6 @@ from service.supervise import kill_recorded
 from service.tables import Job, Worker
 
 HEARTBEAT_S = 5.0
-LEASE_S = 30.0
 log = logging.getLogger(__name__)
 
 
@@ -35,7 +34,7 @@ class Liveness:
 
     def __init__(self, settings: ServiceSettings, database: Database, boot_id: str) -> None:
         self.settings, self.database, self.boot_id = settings, database, boot_id
-        self.host = os.uname().nodename
+        self.host, self.lease_s = os.uname().nodename, settings.limits.lease_s
         self._lock = self._lock_file(boot_id).open("w")
         fcntl.flock(self._lock, fcntl.LOCK_EX)
 
@@ -51,7 +50,7 @@ class Liveness:
         with self.database.writing() as session:
             mine = sa.update(Worker).where(Worker.boot_id == self.boot_id)
             if session.execute(mine.values(heartbeat_at=self.database.now(session))).rowcount == 0:
-                raise DeclaredDead(f"{self.boot_id} was silent for {LEASE_S:.0f} s, and others have taken its jobs")
+                raise DeclaredDead(f"{self.boot_id} was silent for {self.lease_s} s, and others have taken its jobs")
 
     def reap(self, engine: WorkerEngine) -> None:
         """Give the jobs of the dead back to the queue."""
@@ -76,7 +75,7 @@ class Liveness:
         with self.database.reading() as session:
             now = self.database.now(session)
             others = list(session.scalars(sa.select(Worker).where(Worker.boot_id != self.boot_id)))
-        return [each for each in others if now - each.heartbeat_at > LEASE_S or self._unlocked(each)]
+        return [each for each in others if now - each.heartbeat_at > self.lease_s or self._unlocked(each)]
 
     def _unlocked(self, worker: Worker) -> bool:
         """Proof of death on this host, at once: nobody holds its lock."""

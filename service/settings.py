@@ -40,6 +40,7 @@ class ServiceLimits:
     job_memory_mib: int = 0  # of a job's process; 0: no limit of its own
     models_mib: int = 2048  # weights held for live classification
     batch_lines: int = 1_000_000
+    lease_s: int = 30  # a worker that is silent for so long is dead
 
 
 @dataclass(frozen=True)
