@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test test-slow chaos lint format bench-training bench-classification serve clean
+.PHONY: demo test test-slow chaos lint format bench-training bench-classification bench-service serve clean
 
 demo: $(READY)
 	$(BIN)/rootstock demo --out runs/demo
@@ -24,10 +24,11 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Long: 50 kills while a run is trained, 30 while 200,000 rows are classified.
+# Long: 50 kills while a run is trained, 30 while 200,000 rows are classified, 200 of a whole service on each database.
 chaos: $(READY)
 	ROOTSTOCK_KILLS=50 $(BIN)/pytest tests/test_kills.py
 	ROOTSTOCK_KILLS=30 ROOTSTOCK_KILL_ROWS=200000 $(BIN)/pytest tests/test_classify_kills.py
+	ROOTSTOCK_SERVICE_KILLS=200 $(BIN)/pytest tests/service/test_chaos.py
 
 bench-training: $(READY)
 	$(BIN)/python -m benchmarks.training
@@ -35,10 +36,12 @@ bench-training: $(READY)
 bench-classification: $(READY)
 	$(BIN)/python -m benchmarks.classification
 
-# Finished reports in a browser, on this machine only.
+bench-service: $(READY)
+	$(BIN)/python -m benchmarks.service
+
+# The API and a worker, on this machine only.
 serve: $(READY)
-	mkdir -p runs
-	$(BIN)/python -m http.server 8000 --bind 127.0.0.1 --directory runs
+	$(BIN)/rootstock serve
 
 clean:
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -24,7 +24,7 @@ from pipelines.config import DataConfig, SplitFile
 from pipelines.duplicates import exact_groups, group_items, number_by
 from pipelines.errors import DataError
 from pipelines.records import COMMON, IntArray, Splits, column
-from pipelines.tables import Row, Table, read_table, unit_of
+from pipelines.tables import USUAL_COLUMNS, Row, Table, read_table, unit_of
 
 MIN_PER_CLASS = 5  # examples of every class outside a given test part
 EARLIER = "earlier"  # part: seen by the run of `start_from`
@@ -135,12 +135,8 @@ def require_columns(path: Path | str, columns: list[str], wanted: Sequence[tuple
 
 
 def _likely(key: str, columns: list[str]) -> str | None:
-    usual = {
-        "data.text": ("text", "tweet", "content", "sentence", "body", "message", "caption", "description", "review"),
-        "data.label": ("label", "class", "category", "target", "intent", "y"),
-    }
-    usual["--text"] = usual["data.text"]
-    return next((c for word in usual.get(key, ()) for c in columns if word in c.casefold()), None)
+    words = USUAL_COLUMNS.get(key.lstrip("-").removeprefix("data."), ())
+    return next((c for word in words for c in columns if word in c.casefold()), None)
 
 
 def _matches(row: Row, where: dict[str, str]) -> bool:

@@ -12,6 +12,7 @@ import io
 import json
 import weakref
 import zlib
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -26,6 +27,11 @@ from pipelines.errors import DataError
 
 EMPTY_JSONL = "the file is empty; expected one JSON object per line"
 FORMATS = ".csv, .tsv, .jsonl (each also .gz), .parquet, or a folder saved by datasets"
+# Words in the names of columns, the likeliest first.
+USUAL_COLUMNS = {
+    "text": ("text", "tweet", "content", "sentence", "body", "message", "caption", "description", "review"),
+    "label": ("label", "class", "category", "target", "intent", "y"),
+}
 # Characters. The default of 131,072 refuses long articles; a quote that is never closed is held up to here.
 MAX_FIELD = 16 * 2**20
 csv.field_size_limit(MAX_FIELD)
@@ -250,7 +256,7 @@ def _header(lines: Lines, reader: Any) -> list[str]:
     columns = [name.strip() for name in header]
     if "" in columns[1:]:  # the first may be the row number that pandas and R write, without a name
         raise DataError(path, f"column {columns.index('', 1) + 1} has no name; give every column one", 1)
-    doubled = sorted({name for name in columns if columns.count(name) > 1})
+    doubled = sorted(name for name, number in Counter(columns).items() if number > 1)
     if doubled:
         raise DataError(path, f"the column name {doubled[0]!r} stands twice; rename one of them", 1)
     return columns
@@ -335,8 +341,7 @@ def _json_object(path: Path | str, line: str, number: int) -> dict[str, Any]:
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         values = dict(pairs)
         if len(values) < len(pairs):
-            names = [name for name, _ in pairs]
-            doubled = next(name for name in names if names.count(name) > 1)
+            doubled = next(name for name, number in Counter(name for name, _ in pairs).items() if number > 1)
             raise RowError(path, f"the key {doubled!r} stands twice in one object", number)
         return values
 

@@ -1,4 +1,4 @@
-"""What `pipelines.classify` has made of the rows of a batch, taken request by request: none is lost, none comes twice."""
+"""What `pipelines.classify` made of the rows of a batch, taken request by request: none is lost, none comes twice."""
 
 from __future__ import annotations
 

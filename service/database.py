@@ -109,7 +109,7 @@ class Scope:
         """The row with this public id; None if there is none, or it is another tenant's."""
         return self.session.scalars(self.select(table).where(table.id == id)).one_or_none()
 
-    def select(self, table: type[Row]) -> sa.Select[tuple[Row]]:
+    def select(self, table: type[Row]) -> sa.Select[Row]:
         """All rows of the tenant."""
         return sa.select(table).where(table.tenant_id == self.tenant_id)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -75,7 +76,7 @@ def missing(what: str, id: str, code: str) -> ApiError:
 
 
 def error_response(
-    status: int, message: str, code: str | None, param: str | None, headers: dict[str, str] | None = None
+    status: int, message: str, code: str | None, param: str | None, headers: Mapping[str, str] | None = None
 ) -> Response:
     body = {"error": {"message": message, "type": TYPES.get(status, "server_error"), "param": param, "code": code}}
     return Response(json.dumps(body), status, headers, media_type="application/json")

@@ -113,7 +113,7 @@ class Execution:
         try:
             ended = supervise(
                 [sys.executable, "-m", "service.child", job.kind, phase, str(task.folder), str(os.getpid())],
-                self._environment(task),
+                self._environment(task, phase),
                 task.folder,
                 lambda pid: self._record_child(job, pid),
                 reporter.line,
@@ -164,9 +164,11 @@ class Execution:
             self.engine.resume(job.id)
         return Stopped(f"{job.id}: attempt {job.attempt} was stopped")
 
-    def _environment(self, task: Task) -> dict[str, str]:
+    def _environment(self, task: Task, phase: str) -> dict[str, str]:
         """No secret, nothing that lets it reach a hub; hidden states go to the tenant's own store."""
         passed = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+        if phase == "plan":  # each of its threads would reserve address space, which is limited there
+            passed["OPENBLAS_NUM_THREADS"] = "1"
         return passed | {
             "HF_HUB_OFFLINE": "1",
             "TOKENIZERS_PARALLELISM": "false",

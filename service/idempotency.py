@@ -47,12 +47,12 @@ class Create:
                     "This Idempotency-Key came with another request before; use a new one",
                     "idempotency_key_reused",
                 )
-            return found and found.object_id
+            return None if found is None else found.object_id
         if not self.retry:
             return None
         recent = mine.where(Answered.request_digest == self.digest, Answered.created_at > time.time() - RETRIED_S)
         found = scope.session.scalars(recent.order_by(Answered.created_at)).first()
-        return found and found.object_id
+        return None if found is None else found.object_id
 
     def answer(self, scope: Scope, object_id: str) -> None:
         """Note what was made."""

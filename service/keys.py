@@ -92,7 +92,7 @@ def note_use(session: Session, caller: Caller) -> None:
 def revoke(session: Session, id: str) -> bool:
     """End a key; returns whether there was one to end. Servers notice within a second."""
     live = sa.update(Key).where(Key.id == id, Key.revoked_at.is_(None))
-    return session.execute(live.values(revoked_at=time.time())).rowcount == 1
+    return session.scalar(live.values(revoked_at=time.time()).returning(Key.seq)) is not None
 
 
 def any_key(session: Session) -> bool:

@@ -1,8 +1,8 @@
 """Who is alive, and what happens to the work of those who are not.
 
 A worker shows every HEARTBEAT_S that it lives, by the database's clock. One that has been silent for the lease, or
-whose lock on this host is free, is dead: the child that it left on this host is killed first, then its jobs go back to the
-queue. A worker that wakes up and finds itself declared dead ends at once.
+whose lock on this host is free, is dead: the child that it left on this host is killed first, then its jobs go back
+to the queue. A worker that wakes up and finds itself declared dead ends at once.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ class Liveness:
         """Raises DeclaredDead."""
         with self.database.writing() as session:
             mine = sa.update(Worker).where(Worker.boot_id == self.boot_id)
-            if session.execute(mine.values(heartbeat_at=self.database.now(session))).rowcount == 0:
+            beaten = mine.values(heartbeat_at=self.database.now(session)).returning(Worker.pid)
+            if session.scalar(beaten) is None:
                 raise DeclaredDead(f"{self.boot_id} was silent for {self.lease_s} s, and others have taken its jobs")
 
     def reap(self, engine: WorkerEngine) -> None:

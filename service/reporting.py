@@ -11,6 +11,7 @@ from service.database import Database
 from service.tables import Job
 
 PROGRESS_S = 1.0  # between two writes of how far a job is
+EVENTS = ("error", "problems", "stage", "message", "step", "validation", "checkpoint", "scored", "rows", "planned")
 METRICS_S = 5.0  # between two metrics events of single steps
 
 
@@ -35,12 +36,12 @@ class Reporter:
         """One line of the child's standard output."""
         try:
             event = json.loads(text)
-            handler = getattr(self, f"_{event.pop('event')}", None)
-        except (ValueError, AttributeError, KeyError):
+            name = event.pop("event")
+        except (ValueError, AttributeError, TypeError, KeyError):
             return  # a library printed something
-        if handler is not None and not self.over:
+        if name in EVENTS and not self.over:
             try:
-                handler(event)
+                getattr(self, f"_{name}")(event)
             except jobs.Fenced:
                 self.over = True
 

@@ -55,10 +55,10 @@ def supervise(
     try:
         started(process.pid)
         asked = _follow(process, line, stop)
-        code = process.wait()
+        _ended(process.pid, os.WEXITED)
     finally:
         kill_group(process.pid)
-        process.wait()
+        code = process.wait()
         assert process.stdout is not None
         process.stdout.close()
     return Ended(code, asked, _end_of(folder / "stderr.log"))
@@ -104,8 +104,14 @@ def _follow(process: subprocess.Popen[bytes], line: Callable[[str], None], stop:
             if asked_at is None and stop():
                 asked_at = time.monotonic()
                 process.terminate()
-            if (asked_at is not None and time.monotonic() - asked_at > SAVE_S) or process.poll() is not None:
+            too_long = asked_at is not None and time.monotonic() - asked_at > SAVE_S
+            if too_long or _ended(process.pid, os.WEXITED | os.WNOHANG):
                 kill_group(process.pid)  # a grandchild may hold the pipe open
+
+
+def _ended(pid: int, options: int) -> bool:
+    """Whether a child has ended; it is not reaped, so that its number stays its own until its group is gone."""
+    return os.waitid(os.P_PID, pid, options | os.WNOWAIT) is not None
 
 
 def _hand_on(buffer: bytes, line: Callable[[str], None]) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Annotated, Any, Literal
 
+import sqlalchemy as sa
 from anyio import to_thread
 from fastapi import APIRouter, Depends, Query, Request
 from starlette.datastructures import FormData, UploadFile
@@ -108,7 +109,8 @@ def list_files(
     purpose: str | None = None,
 ) -> dict[str, Any]:
     """The tenant's files."""
-    conditions = [File.deleted_at.is_(None), (File.expires_at.is_(None)) | (File.expires_at > time.time())]
+    live = (File.expires_at.is_(None)) | (File.expires_at > time.time())
+    conditions: list[sa.ColumnElement[bool]] = [File.deleted_at.is_(None), live]
     conditions += [File.purpose == purpose] if purpose is not None else []
     with context.database.reading() as session:
         rows, more = page(Scope(session, caller.tenant_id), File, after, limit, *conditions, order=order)

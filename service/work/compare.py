@@ -17,7 +17,7 @@ def plan(folder: Path, request: Mapping[str, Any], _: Callable[[], bool]) -> Ite
 
     upload = request["upload"]
     with planning(folder) as staging:
-        understood = prepare(Path(upload["path"]), upload["filename"], request["data"], staging / DATA)
+        understood = prepare(Path(upload["path"]), upload["filename"], request["data"], staging / DATA, training=False)
         yield {"event": "planned", "message": understood.sentence, "data": understood.to_json()}
 
 

@@ -24,7 +24,8 @@ def plan(folder: Path, request: Mapping[str, Any], _: Callable[[], bool]) -> Ite
             if upload is None:
                 continue
             target = staging / (TRAIN if name == "training" else VALIDATION)
-            understood = prepare(Path(upload["path"]), upload["filename"], request["data"], target)
+            path, training = Path(upload["path"]), name == "training"
+            understood = prepare(path, upload["filename"], request["data"], target, training)
             yield {"event": "planned", "message": f"{name} file: {understood.sentence}", "data": understood.to_json()}
         write_json(staging / CONFIG, _config(folder, request))
 

@@ -18,6 +18,7 @@ import httpx
 import openai
 import psutil
 
+from pipelines.config import EMBEDDED_BACKBONE
 from tests.toys import tiny_backbone, toy_rows
 
 ROOT = Path(__file__).parents[2]
@@ -39,7 +40,7 @@ class LiveService:
         backbone = folder / "tiny"
         if not backbone.exists():
             tiny_backbone(backbone)
-        own = {"ROOTSTOCK_BASE_MODELS": f"toy={backbone}", "ROOTSTOCK_DATABASE_URL": database_url}
+        own = {"ROOTSTOCK_BASE_MODELS": f"toy={backbone},{EMBEDDED_BACKBONE}", "ROOTSTOCK_DATABASE_URL": database_url}
         self.environment = os.environ | own | {"ROOTSTOCK_LIMITS": limits, "OMP_NUM_THREADS": "1"}
         self.process: subprocess.Popen[str] | None = None
         self.url = self.key = ""

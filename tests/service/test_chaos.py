@@ -209,7 +209,7 @@ def _check(
         assert answers(client, ended_batch(client, id, 300)) == rows
     for id, content in ledger.files.items():
         assert client.files.content(id).content == content
-    made = [job for job in client.fine_tuning.jobs.list(limit=100)]
+    made = list(client.fine_tuning.jobs.list(limit=100))
     for job in made:  # those too whose answer was lost
         wait(lambda id=job.id: client.fine_tuning.jobs.retrieve(id).status in (*FINAL, "paused"), 300)
     operations = Counter(job.metadata["operation"] for job in made if job.metadata)

@@ -18,9 +18,13 @@ def test_commits_are_durable_settings(database: Database) -> None:
 
 
 def test_an_exception_rolls_back(database: Database) -> None:
-    with pytest.raises(RuntimeError), database.writing() as session:
-        create_key(session, "agency", "a")
-        raise RuntimeError
+    def fail() -> None:
+        with database.writing() as session:
+            create_key(session, "agency", "a")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
     with database.reading() as session:
         assert session.scalars(sa.select(Tenant)).all() == []
 
