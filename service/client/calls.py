@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,10 @@ from pipelines.errors import RootstockError
 
 if TYPE_CHECKING:
     from openai import OpenAI
+
+
+SILENT_S = 60.0  # a stream that says nothing for so long is lost: the server sends comments meanwhile
+AGAIN, AGAIN_S = 30, 1.0  # tries to connect, and seconds between them
 
 
 class ServiceError(RootstockError):
@@ -53,16 +58,45 @@ def upload(client: OpenAI, path: Path, purpose: str) -> str:
 
 
 def follow(client: OpenAI, job_id: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Name and value of every server-sent event of a job, until it ends."""
-    path = f"/fine_tuning/jobs/{job_id}/stream"
-    with client.with_streaming_response.get(path, cast_to=object, options={"timeout": None}) as response:  # type: ignore[attr-defined]
-        name = ""
-        for line in response.iter_lines():
+    """Name and value of every server-sent event of a job, until it ends; a lost connection is made again.
+
+    Raises:
+        ServiceError: the job does not exist, or the service stays away.
+    """
+    import httpx
+
+    client.fine_tuning.jobs.retrieve(job_id)  # a refusal in the one shape
+    headers = {"Authorization": f"Bearer {client.api_key}"}
+    url, failures = f"{client.base_url}fine_tuning/jobs/{job_id}/stream", 0
+    while True:
+        try:
+            with httpx.stream("GET", url, headers=headers, timeout=SILENT_S) as reply:
+                reply.raise_for_status()
+                for id, name, value in _events(reply.iter_lines()):
+                    failures = 0
+                    if id:
+                        headers["Last-Event-ID"] = id
+                    yield name, value
+            return
+        except httpx.HTTPError as error:
+            failures += 1
+            if failures > AGAIN:
+                raise ServiceError(f"{url}: {error or type(error).__name__}; the job goes on without you") from None
+            time.sleep(AGAIN_S)
+
+
+def _events(lines: Iterator[str]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Id, name and value of server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html)."""
+    fields: dict[str, str] = {}
+    for line in lines:
+        if line:
             field, _, value = line.partition(": ")
-            if field == "event":
-                name = value
-            elif field == "data":
-                yield name, json.loads(value)
+            fields[field] = value
+        elif "data" in fields:
+            yield fields.get("id", ""), fields.get("event", "message"), json.loads(fields["data"])
+            fields = {}
+        else:
+            fields = {}
 
 
 def _message(error: Any) -> str:

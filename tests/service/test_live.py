@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.service.live import LiveService, batch_lines, ended, running, stop_process, submit, wait
+from tests.service.live import (
+    QUICK,
+    ROOT,
+    LiveService,
+    batch_lines,
+    chat_lines,
+    ended,
+    running,
+    stop_process,
+    submit,
+    wait,
+)
 from tests.service.postgres import database_url
 from tests.toys import toy_rows
 
 pytestmark = pytest.mark.slow
+OTHER_OPENAI = "1.109.1"  # the last of another major version; it cannot stand in the constraints beside the first
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
@@ -87,6 +102,128 @@ def test_hugging_faces_client_classifies(live: LiveService, model: str, monkeypa
     found = client.text_classification("the cat sleeps kindly", top_k=2)
     assert {each.label for each in found} == {"calm", "harsh"}
     assert sum(each.score for each in found) == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.parametrize("version", [None, OTHER_OPENAI])
+def test_the_script_of_the_readme(live: LiveService, version: str | None, tmp_path: Path) -> None:
+    """Unmodified but for address, key, backbone and the shortest training, with two major versions of the client."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    script = next(part for part in readme.split("```python\n")[1:] if "from openai" in part).split("```")[0]
+    for old, new in (
+        ("http://127.0.0.1:8080", live.url),
+        ("rsk_...", live.key),
+        ("sentence-transformers/all-MiniLM-L6-v2", "toy"),
+        ('suffix="brand")', f'suffix="brand", extra_body={QUICK!r})'),
+    ):
+        assert old in script
+        script = script.replace(old, new)
+    (tmp_path / "train.jsonl").write_bytes(chat_lines(60))
+    (tmp_path / "texts.txt").write_text("the cat sleeps kindly\nthe dog waits rudely\n", encoding="utf-8")
+    environment = os.environ | ({"PYTHONPATH": str(_other_client(version, tmp_path))} if version else {})
+    check = "import openai; print(openai.__version__)\n"
+    command = [sys.executable, "-c", check + script]
+    ran = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=180)
+    assert ran.returncode == 0, ran.stderr
+    assert version is None or ran.stdout.startswith(version)
+    answers = [json.loads(line) for line in ran.stdout.splitlines() if line.startswith("{")]
+    assert [answer["custom_id"] for answer in answers] == ["0", "1"]
+    assert {answer["response"]["body"]["data"][0]["label"] for answer in answers} <= {"calm", "harsh"}
+
+
+def _other_client(version: str, folder: Path) -> Path:
+    """Another version of the package `openai`, beside the installed one."""
+    target = folder / "packages"
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--target",
+        str(target),
+        f"openai=={version}",
+        "distro",
+    ]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    if ran.returncode:
+        message = f"openai {version} cannot be installed here: {ran.stderr[-300:]}"
+        (pytest.fail if os.environ.get("ROOTSTOCK_REQUIRE_CLIENTS") == "1" else pytest.skip)(message)
+    return target
+
+
+def rootstock(live: LiveService, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The client's commands."""
+    own = {"ROOTSTOCK_URL": live.url, "ROOTSTOCK_API_KEY": live.key, "COLUMNS": "200", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "service.cli", *arguments]
+    return subprocess.run(command, cwd=folder, env=os.environ | own, capture_output=True, text=True, timeout=180)
+
+
+def test_the_command_line_submits_follows_and_shows_the_report(live: LiveService, tmp_path: Path) -> None:
+    (tmp_path / "train.jsonl").write_bytes(chat_lines(60))
+    sections = QUICK | {"task": "text-classification", "backbone": {"name": "toy", "freeze": 1}}
+    (tmp_path / "my.yaml").write_text(json.dumps(sections), encoding="utf-8")
+    ran = rootstock(live, tmp_path, "jobs", "submit", "my.yaml", "--data", "train.jsonl", "--suffix", "cli", "--follow")
+    assert ran.returncode == 0, ran.stderr
+    id, *report = ran.stdout.splitlines()
+    assert id.startswith("ftjob-")
+    assert any(line.startswith("fine-tuned ") for line in report)
+    assert "60 rows of chat JSONL" in ran.stderr
+    assert id in rootstock(live, tmp_path, "jobs", "list").stdout
+    assert json.loads(rootstock(live, tmp_path, "jobs", "show", id).stdout)["status"] == "succeeded"
+    assert "fine-tuned" in rootstock(live, tmp_path, "jobs", "report", id).stdout
+    again = rootstock(live, tmp_path, "jobs", "cancel", id)
+    assert (again.returncode, again.stdout) == (1, "")
+    assert again.stderr == f"error: Job {id} has already ended: it succeeded\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("files", "upload", "none.jsonl"), "none.jsonl: No such file or directory"),
+        (("jobs", "show", "ftjob-none"), "No such fine-tuning job: 'ftjob-none'"),
+        (("jobs", "submit", "none.yaml"), "none.yaml: cannot be read"),
+    ],
+)
+def test_a_command_that_cannot_be_carried_out(
+    live: LiveService, tmp_path: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    ran = rootstock(live, tmp_path, *arguments)
+    assert ran.returncode in (1, 2)
+    assert message in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
+def test_a_port_or_a_directory_that_is_taken(live: LiveService, tmp_path: Path) -> None:
+    ran = rootstock(live, tmp_path, "serve", "--port", str(live.port), "--data-dir", str(tmp_path / "other"))
+    assert (ran.returncode, ran.stderr.count("\n")) == (1, 1)
+    assert "choose another with --port" in ran.stderr
+    ran = rootstock(live, tmp_path, "serve", "--port", "0", "--data-dir", str(live.data_dir))
+    assert ran.returncode == 1
+    assert "another `rootstock serve` uses this directory" in ran.stderr
+    ran = rootstock(live, tmp_path, "serve", "--host", "0.0.0.0")
+    assert ran.returncode == 2
+    assert "a proxy with TLS" in ran.stderr
+
+
+def test_keys_are_made_listed_and_revoked(live: LiveService, tmp_path: Path) -> None:
+    import httpx
+
+    environment = live.environment | {"PYTHONPATH": str(ROOT)}
+
+    def keys(*arguments: str) -> str:
+        command = [sys.executable, "-m", "service.cli", "keys", *arguments, "--data-dir", str(live.data_dir)]
+        ran = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+        assert ran.returncode == 0, ran.stderr
+        return ran.stdout.strip()
+
+    text = keys("create", "--tenant", "agency", "--name", "laptop", "--scope", "models:read", "--days", "1")
+    headers = {"Authorization": f"Bearer {text}"}
+    assert httpx.get(f"{live.url}/v1/models", headers=headers).status_code == 200
+    own = next(key for key in json.loads(keys("list", "--json")) if key["tenant"] == "agency")
+    assert text not in keys("list", "--json")
+    keys("revoke", own["id"])
+    wait(lambda: httpx.get(f"{live.url}/v1/models", headers=headers).status_code == 401, 1.5)
 
 
 def test_an_alias_moves(live: LiveService, model: str) -> None:
@@ -179,9 +316,6 @@ def test_the_service_is_killed_while_it_trains_and_goes_on(live: LiveService) ->
 
 
 def test_a_stopped_worker_is_replaced_and_cannot_write_when_it_wakes(live: LiveService, tmp_path: Path) -> None:
-    import subprocess
-    import sys
-
     client = live.client()
     job = submit(client, rows=400, training={"epochs": 40, "checkpoint_steps": 20})
     child = wait(lambda: [p for p in live.processes() if "execute" in p.cmdline()], 60)[0]

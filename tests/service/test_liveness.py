@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from service import jobs
+from service.database import Database, Scope
+from service.keys import create_key
+from service.liveness import DeclaredDead, Liveness, reconcile
+from service.settings import ServiceSettings
+from service.tables import Job, Worker
+
+
+class FakeEngine:
+    """Remembers what it was told."""
+
+    def __init__(self, states: dict[str, str] | None = None) -> None:
+        self.known = states or {}
+        self.told: list[tuple[str, Any]] = []
+
+    def recover(self, boot_ids: list[str]) -> None:
+        self.told.append(("recover", boot_ids))
+
+    def states(self, job_ids: list[str]) -> dict[str, str]:
+        return {id: self.known[id] for id in job_ids if id in self.known}
+
+    def stop(self, job_id: str) -> None:
+        self.told.append(("stop", job_id))
+
+    def resume(self, job_id: str) -> None:
+        self.told.append(("resume", job_id))
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> ServiceSettings:
+    return ServiceSettings(tmp_path, f"sqlite:///{tmp_path / 'rootstock.db'}")
+
+
+@pytest.fixture
+def two(settings: ServiceSettings, database: Database) -> Iterator[tuple[Liveness, Liveness]]:
+    one, other = Liveness(settings, database, "w1"), Liveness(settings, database, "w2")
+    one.begin()
+    other.begin()
+    yield one, other
+    one._lock.close()
+    other._lock.close()
+
+
+def running_job(database: Database, owner: str) -> str:
+    with database.writing() as session:
+        tenant = create_key(session, "agency", "a")[0].tenant_id
+        id = jobs.create(Scope(session, tenant), "fine-tune", {}, {}).id
+        jobs.claim(session, id, owner, "running")
+    return id
+
+
+def job_of(database: Database, id: str) -> Job:
+    with database.reading() as session:
+        return session.scalars(sa.select(Job).where(Job.id == id)).one()
+
+
+def age(database: Database, boot_id: str, seconds: float) -> None:
+    with database.writing() as session:
+        session.execute(
+            sa.update(Worker).where(Worker.boot_id == boot_id).values(heartbeat_at=Worker.heartbeat_at - seconds)
+        )
+
+
+def test_the_living_are_left_alone(database: Database, two: tuple[Liveness, Liveness]) -> None:
+    id, engine = running_job(database, "w2"), FakeEngine()
+    two[0].reap(engine)  # type: ignore[arg-type]
+    assert engine.told == []
+    assert job_of(database, id).owner == "w2"
+
+
+def test_a_silent_worker_loses_its_jobs_and_learns_of_it(database: Database, two: tuple[Liveness, Liveness]) -> None:
+    id, engine = running_job(database, "w2"), FakeEngine()
+    before = job_of(database, id).attempt
+    age(database, "w2", 31)
+    two[0].reap(engine)  # type: ignore[arg-type]
+    assert engine.told == [("recover", ["w2"])]
+    after = job_of(database, id)
+    assert (after.owner, after.status) == (None, "queued")
+    assert after.attempt > before
+    with pytest.raises(DeclaredDead):
+        two[1].beat()
+    two[0].beat()
+
+
+def test_a_free_lock_on_this_host_is_proof_at_once(database: Database, two: tuple[Liveness, Liveness]) -> None:
+    running_job(database, "w2")
+    two[1]._lock.close()  # as the kernel does for a process that was killed
+    engine = FakeEngine()
+    two[0].reap(engine)  # type: ignore[arg-type]
+    assert engine.told == [("recover", ["w2"])]
+
+
+def test_a_worker_of_another_host_is_judged_by_its_heartbeat(
+    database: Database, two: tuple[Liveness, Liveness]
+) -> None:
+    two[1]._lock.close()
+    with database.writing() as session:
+        session.execute(sa.update(Worker).where(Worker.boot_id == "w2").values(host="elsewhere"))
+    engine = FakeEngine()
+    two[0].reap(engine)  # type: ignore[arg-type]
+    assert engine.told == []
+
+
+def test_the_engine_is_made_to_agree_with_our_rows(database: Database) -> None:
+    cancelled, resumed, fine = (running_job(database, f"w{n}") for n in range(3))
+    with database.writing() as session:
+        for id, how in ((cancelled, jobs.cancel), (resumed, jobs.pause)):
+            how(session, session.scalars(sa.select(Job).where(Job.id == id)).one())
+            jobs.child_ended(session, id, "w0" if id == cancelled else "w1")
+        jobs.resume(session, session.scalars(sa.select(Job).where(Job.id == resumed)).one())
+    engine = FakeEngine({cancelled: "PENDING", resumed: "CANCELLED", fine: "PENDING"})
+    reconcile(database, engine)  # type: ignore[arg-type]
+    assert sorted(engine.told) == [("resume", resumed), ("stop", cancelled)]
+
+
+def test_a_job_whose_child_still_saves_is_not_resumed_yet(database: Database) -> None:
+    id = running_job(database, "w1")
+    with database.writing() as session:
+        job = session.scalars(sa.select(Job).where(Job.id == id)).one()
+        jobs.pause(session, job)
+        jobs.resume(session, job)
+    engine = FakeEngine({id: "CANCELLED"})
+    reconcile(database, engine)  # type: ignore[arg-type]
+    assert engine.told == []
