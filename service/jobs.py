@@ -26,8 +26,8 @@ from service.errors import ApiError, invalid
 from service.ids import new_id
 from service.tables import Job, JobCheckpoint, JobEvent
 
-Kind = Literal["fine-tune", "compare", "batch"]
-PREFIXES: dict[Kind, str] = {"fine-tune": "ftjob-", "compare": "cmp_", "batch": "batch_"}
+Kind = Literal["fine-tune", "compare", "batch", "table"]
+PREFIXES: dict[Kind, str] = {"fine-tune": "ftjob-", "compare": "cmp_", "batch": "batch_", "table": "batch_"}
 WAITING = ("queued",)
 ACTIVE = ("queued", "validating", "running", "publishing")  # a worker may take these
 FINAL = ("succeeded", "failed", "cancelled")
@@ -54,9 +54,9 @@ def create(scope: Scope, kind: Kind, request: dict[str, Any], labels: dict[str, 
     return job
 
 
-def get(scope: Scope, kind: Kind, id: str) -> Job | None:
-    """The tenant's job of this kind."""
-    return scope.session.scalars(scope.select(Job).where(Job.id == id, Job.kind == kind)).one_or_none()
+def get(scope: Scope, id: str, *kinds: Kind) -> Job | None:
+    """The tenant's job, if it is of one of these kinds."""
+    return scope.session.scalars(scope.select(Job).where(Job.id == id, Job.kind.in_(kinds))).one_or_none()
 
 
 def cancel(session: Session, job: Job) -> None:
@@ -88,6 +88,13 @@ def retry(session: Session, job: Job) -> None:
         raise invalid(f"Only a failed job can be tried again; {job.id} is {job.status}", code="job_not_failed")
     job.status, job.error, job.finished_at, job.idle_attempts = "queued", None, None, 0
     _event(session, job, "Job is tried again.")
+
+
+def ahead_of(scope: Scope, job: Job) -> int:
+    """How many of the tenant's jobs are queued before this one."""
+    sooner = sa.or_(Job.priority < job.priority, sa.and_(Job.priority == job.priority, Job.seq < job.seq))
+    queued = scope.select(Job).where(Job.status == "queued", sooner).subquery()
+    return scope.session.scalar(sa.select(sa.func.count()).select_from(queued)) or 0
 
 
 # ---- what workers do

@@ -30,8 +30,8 @@ def file_object(file: File) -> dict[str, Any]:
     }
 
 
-def job_object(job: Job, organization: str) -> dict[str, Any]:
-    """A fine-tuning job."""
+def job_object(job: Job, organization: str, queue_depth: int | None = None) -> dict[str, Any]:
+    """A fine-tuning job. `queue_depth`: jobs before it, where that was asked for."""
     asked, result, progress = job.request, job.result or {}, job.progress
     hyperparameters = asked["hyperparameters"]
     return {
@@ -61,6 +61,7 @@ def job_object(job: Job, organization: str) -> dict[str, Any]:
         "steps_completed": progress.get("steps_completed"),
         "total_steps": progress.get("total_steps"),
         "stopping": job.stopping,
+        "queue_depth": queue_depth,
         "priority": job.priority,
     }
 
@@ -115,7 +116,7 @@ def batch_object(job: Job) -> dict[str, Any]:
         "id": job.id,
         "object": "batch",
         "endpoint": asked["endpoint"],
-        "model": None,
+        "model": asked.get("model"),
         "errors": _batch_errors(job),
         "input_file_id": asked["input_file_id"],
         "completion_window": asked["completion_window"],

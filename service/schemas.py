@@ -114,6 +114,8 @@ class BatchRequest(Body):
     completion_window: Literal["24h"] = "24h"
     metadata: Metadata | None = None
     output_expires_after: ExpiresAfter | None = None
+    model: Id | None = None  # ours: the file is a table, and this model classifies its rows
+    text: Id = "text"  # ours: the column with the text
 
 
 class ClassifyRequest(BaseModel):

@@ -144,22 +144,17 @@ for _name, _help in {
 
 @batches.command("create")
 def batches_create(
-    file: Annotated[Path, typer.Argument(help="lines of requests, or of texts together with --model")],
-    model: Annotated[str | None, typer.Option(help="id or FAMILY@ALIAS: the lines are texts, not requests")] = None,
-    text: Annotated[str, typer.Option(help="with --model: field with the text")] = "text",
+    file: Annotated[Path, typer.Argument(help="lines of requests; with --model a CSV, JSONL or Parquet")],
+    model: Annotated[str | None, typer.Option(help="id or FAMILY@ALIAS that classifies the rows of a table")] = None,
+    text: Annotated[str, typer.Option(help="with --model: column with the text")] = "text",
     endpoint: Annotated[str, typer.Option(help="of the requests")] = "/v1/classify",
 ) -> None:
-    """Upload requests, submit a batch and print its id."""
-    from service.client.requests import as_requests
-
-    with calls.refusals(), as_requests(file, model, text) as path:
+    """Upload requests or a table, submit a batch and print its id."""
+    with calls.refusals():
         client = connect()
-        id = calls.upload(client, path, "batch")
-        print(
-            calls.post(client, "/batches", {"input_file_id": id, "endpoint": endpoint, "completion_window": "24h"})[
-                "id"
-            ]
-        )
+        body = {"input_file_id": calls.upload(client, file, "batch"), "endpoint": endpoint, "completion_window": "24h"}
+        table = {} if model is None else {"model": model, "text": text}
+        print(calls.post(client, "/batches", body | table)["id"])
 
 
 @batches.command("list")

@@ -6,7 +6,8 @@ from service.kinds.base import Gone, Kind, Task
 from service.kinds.batch import Batch
 from service.kinds.compare import Compare
 from service.kinds.finetune import FineTune
+from service.kinds.table import Table
 
-KINDS: dict[str, Kind] = {"fine-tune": FineTune(), "compare": Compare(), "batch": Batch()}
+KINDS: dict[str, Kind] = {"fine-tune": FineTune(), "compare": Compare(), "batch": Batch(), "table": Table()}
 
 __all__ = ["KINDS", "Gone", "Kind", "Task"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import asdict
 from typing import Any
 
@@ -32,21 +33,14 @@ class Batch:
         return request | {"models": [str(at / folder) for folder in folders]}
 
     def place(self, task: Task) -> dict[str, Any]:
-        counts = json.loads((task.work / COUNTS).read_text(encoding="utf-8"))
-        placed: dict[str, Any] = {"counts": counts}
+        placed: dict[str, Any] = {"counts": json.loads((task.work / COUNTS).read_text(encoding="utf-8"))}
         for key, name in (("output", OUTPUT), ("errors", ERRORS)):
             made = task.work / name
-            placed[key] = asdict(place_file(task, made)) if made.stat().st_size else None
+            placed[key] = asdict(place_file(task, made)) | {"name": name} if made.stat().st_size else None
         return placed
 
     def publish(self, session: Session, job: Job, task: Task, placed: dict[str, Any]) -> None:
-        scope, result = Scope(session, job.tenant_id), {"counts": placed["counts"]}
-        for key in ("output", "errors"):
-            if placed[key] is not None:
-                file = add_file(scope, Stored(**placed[key]), f"{job.id}_{key}.jsonl", "batch_output")
-                result[f"{key}_file_id"] = file.id
-        counts = placed["counts"]
-        jobs.succeed(session, job, result, f"{counts['completed']:,} of {counts['total']:,} requests completed.")
+        publish_files(session, job, placed)
 
     def _known(self, task: Task) -> dict[str, str]:
         """What a line may call a model -> the name of its run directory, as of now: aliases may move later."""
@@ -55,3 +49,16 @@ class Batch:
             folders = {model.id: model.folder for model in models_of(scope)}
             aliases = {name: folders[id] for name, id in all_aliases(scope).items() if id in folders}
         return folders | aliases
+
+
+def publish_files(session: Session, job: Job, placed: dict[str, Any]) -> None:
+    """Answers and errors become files, and the job succeeded."""
+    scope, counts, result = Scope(session, job.tenant_id), placed["counts"], {"counts": placed["counts"]}
+    lifetime = job.request["output_expires_s"]
+    expires = None if lifetime is None else time.time() + lifetime
+    for key in ("output", "errors"):
+        if placed[key] is not None:
+            stored = Stored(placed[key]["sha256"], placed[key]["bytes"])
+            name = f"{job.id}_{placed[key]['name']}"
+            result[f"{key}_file_id"] = add_file(scope, stored, name, "batch_output", expires).id
+    jobs.succeed(session, job, result, f"{counts['completed']:,} of {counts['total']:,} requests completed.")

@@ -14,13 +14,14 @@ from service.errors import missing
 from service.idempotency import create_of
 from service.job_request import require_file
 from service.keys import Caller
+from service.models import the_model
 from service.objects import batch_object
 from service.paging import listed, page
 from service.schemas import BatchRequest
 from service.tables import Job
 
 router = APIRouter(prefix="/v1/batches", tags=["batches"])
-KIND: jobs.Kind = "batch"
+KINDS: tuple[jobs.Kind, ...] = ("batch", "table")
 Here = Annotated[Context, Depends(context_of)]
 Anyone = Annotated[Caller, Depends(caller_of)]
 Submitter = Annotated[Caller, Depends(needs("batches:write"))]
@@ -28,15 +29,15 @@ Submitter = Annotated[Caller, Depends(needs("batches:write"))]
 
 @router.post("")
 def create(body: BatchRequest, request: Request, context: Here, caller: Submitter) -> dict[str, Any]:
-    """Submit a batch."""
+    """Submit a batch: lines of requests; or with `model` a CSV, JSONL or Parquet, whose rows are classified."""
     call = create_of(request, body.model_dump())
     with context.database.writing() as session:
         scope = Scope(session, caller.tenant_id)
-        job = jobs.get(scope, KIND, call.earlier(scope) or "")
+        job = jobs.get(scope, call.earlier(scope) or "", *KINDS)
         if job is None:
             require_file(scope, body.input_file_id, "input_file_id")
-            asked = body.model_dump(include={"input_file_id", "endpoint", "completion_window"})
-            job = jobs.create(scope, KIND, asked, body.metadata or {})
+            kind, asked = _asked(scope, body)
+            job = jobs.create(scope, kind, asked, body.metadata or {})
             context.engine.submit(session, job.id, caller.tenant_id, job.priority)
             call.answer(scope, job.id)
         return batch_object(job)
@@ -48,7 +49,7 @@ def list_batches(
 ) -> dict[str, Any]:
     """The tenant's batches."""
     with context.database.reading() as session:
-        rows, more = page(Scope(session, caller.tenant_id), Job, after, limit, Job.kind == KIND)
+        rows, more = page(Scope(session, caller.tenant_id), Job, after, limit, Job.kind.in_(KINDS))
     return listed(rows, more, batch_object)
 
 
@@ -69,8 +70,17 @@ def cancel(batch_id: str, context: Here, caller: Submitter) -> dict[str, Any]:
     return batch_object(job)
 
 
+def _asked(scope: Scope, body: BatchRequest) -> tuple[jobs.Kind, dict[str, Any]]:
+    """The kind of job, and what it keeps of the request."""
+    asked = body.model_dump(include={"input_file_id", "endpoint", "completion_window", "text"})
+    asked["output_expires_s"] = body.output_expires_after and body.output_expires_after.seconds
+    if body.model is None:
+        return "batch", asked
+    return "table", asked | {"model": the_model(scope, body.model).id}
+
+
 def _the_batch(scope: Scope, id: str) -> Job:
-    job = jobs.get(scope, KIND, id)
+    job = jobs.get(scope, id, *KINDS)
     if job is None:
         raise missing("batch", id, "batch_not_found")
     return job

@@ -35,7 +35,7 @@ def create(body: CompareRequest, request: Request, context: Here, caller: Submit
     call = create_of(request, body.model_dump())
     with context.database.writing() as session:
         scope = Scope(session, caller.tenant_id)
-        job = jobs.get(scope, KIND, call.earlier(scope) or "")
+        job = jobs.get(scope, call.earlier(scope) or "", KIND)
         if job is None:
             require_file(scope, body.file_id, "file_id")
             models = [the_model(scope, name, "models").id for name in body.models]
@@ -63,7 +63,7 @@ def report(comparison_id: str, request: Request, context: Here, caller: Anyone) 
 
 def _the_comparison(context: Context, caller: Caller, id: str) -> Job:
     with context.database.reading() as session:
-        job = jobs.get(Scope(session, caller.tenant_id), KIND, id)
+        job = jobs.get(Scope(session, caller.tenant_id), id, KIND)
     if job is None:
         raise missing("comparison", id, "comparison_not_found")
     return job

@@ -37,7 +37,7 @@ def create(body: JobRequest, request: Request, context: Here, caller: Submitter)
     call = create_of(request, body.model_dump())
     with context.database.writing() as session:
         scope = Scope(session, caller.tenant_id)
-        job = jobs.get(scope, KIND, call.earlier(scope) or "")
+        job = jobs.get(scope, call.earlier(scope) or "", KIND)
         if job is None:
             asked = job_request(scope, context.settings, body)
             job = jobs.create(scope, KIND, asked, body.metadata or {}, body.priority or jobs.PRIORITY)
@@ -65,7 +65,10 @@ def list_jobs(
 def read(job_id: str, context: Here, caller: Anyone) -> dict[str, Any]:
     """One job."""
     with context.database.reading() as session:
-        return job_object(the_job(Scope(session, caller.tenant_id), job_id), caller.tenant_name)
+        scope = Scope(session, caller.tenant_id)
+        job = the_job(scope, job_id)
+        depth = jobs.ahead_of(scope, job) if job.status == "queued" else None
+        return job_object(job, caller.tenant_name, depth)
 
 
 @router.post("/{job_id}/cancel")
@@ -141,7 +144,7 @@ def report(job_id: str, request: Request, context: Here, caller: Anyone) -> Resp
 
 def the_job(scope: Scope, id: str) -> Job:
     """Raises ApiError 404."""
-    job = jobs.get(scope, KIND, id)
+    job = jobs.get(scope, id, KIND)
     if job is None:
         raise missing("fine-tuning job", id, "fine_tune_not_found")
     return job

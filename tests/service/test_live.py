@@ -284,6 +284,34 @@ def test_a_batch_with_a_broken_line_says_which(live: LiveService, model: str) ->
     assert [problem.line for problem in batch.errors.data] == [3, 4]
 
 
+@pytest.mark.parametrize("format", ["csv", "parquet"])
+def test_a_table_is_classified_as_it_is(live: LiveService, model: str, format: str, tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.csv
+    import pyarrow.parquet
+
+    table = pa.table({"n": [1, 2, 3], "body": ["the cat sleeps kindly", "", "the dog waits rudely"]})
+    path, module = tmp_path / f"rows.{format}", getattr(pa, format)
+    (module.write_csv if format == "csv" else module.write_table)(table, path)
+    client = live.client()
+    file = client.files.create(file=path, purpose="batch")
+    options: Any = {"endpoint": "/v1/classify", "completion_window": "24h"}
+    batch = client.batches.create(input_file_id=file.id, extra_body={"model": model, "text": "body"}, **options)
+    batch = wait(lambda: (b := client.batches.retrieve(batch.id)).status in ("completed", "failed") and b, 60)
+    assert batch.status == "completed", batch.errors
+    assert (batch.request_counts.total, batch.request_counts.failed) == (3, 1)
+    made = tmp_path / f"made.{format}"
+    made.write_bytes(client.files.content(batch.output_file_id).content)
+    found = module.read_csv(made) if format == "csv" else module.read_table(made)
+    assert found.column_names[:3] == ["n", "body", "predicted_label"]
+    assert found["n"].to_pylist() == [1, 2, 3]
+    error = json.loads(client.files.content(batch.error_file_id).text)
+    assert (error["row"] if format == "parquet" else error["line"] - 1) == 2
+    refused = client.batches.create(input_file_id=file.id, extra_body={"model": model, "text": "words"}, **options)
+    refused = wait(lambda: (b := client.batches.retrieve(refused.id)).status == "failed" and b, 60)
+    assert "columns found: n, body" in refused.errors.data[0].message
+
+
 def test_pause_resume_and_cancel_of_a_running_job(live: LiveService) -> None:
     client = live.client()
     job = submit(client, rows=400, training={"epochs": 40, "checkpoint_steps": 20})

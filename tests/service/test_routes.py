@@ -201,7 +201,9 @@ def test_a_job_has_every_field(service: Service) -> None:
     assert job["method"]["supervised"]["hyperparameters"] == job["hyperparameters"]
     for name in ("finished_at", "fine_tuned_model", "error", "estimated_finish", "labels", "baseline"):
         assert job[name] is None
-    assert service.api.get(f"/v1/fine_tuning/jobs/{job['id']}").json() == job
+    assert service.api.get(f"/v1/fine_tuning/jobs/{job['id']}").json() == job | {"queue_depth": 0}
+    second = submit(service).json()["id"]
+    assert service.api.get(f"/v1/fine_tuning/jobs/{second}").json()["queue_depth"] == 1
     events = service.api.get(f"/v1/fine_tuning/jobs/{job['id']}/events").json()
     assert [event["message"] for event in events["data"]] == ["Job is queued."]
     after = service.api.get(f"/v1/fine_tuning/jobs/{job['id']}/events?after={events['last_id']}").json()

@@ -1,0 +1,51 @@
+"""A table in a job, for one model: rows of a CSV, JSONL or Parquet -> `pipelines.classify`, columns and order kept."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pipelines.durable import write_json
+from service.work.batch_names import COUNTS
+from service.work.files import plan_of, planning, work_of
+
+TABLE = "table.json"
+
+
+def plan(folder: Path, request: Mapping[str, Any], _: Callable[[], bool]) -> Iterator[dict[str, Any]]:
+    """Find out what the upload is and whether it has the column; keep it under a name that says so."""
+    from service.refused import UploadRefused
+    from service.upload_rows import open_upload
+
+    source, filename, text = Path(request["upload"]["path"]), request["upload"]["filename"], request["text"]
+    with planning(folder) as staging:
+        with open_upload(source, filename) as upload:
+            if text not in upload.columns:
+                found = f"no column {text!r} (text); columns found: {', '.join(upload.columns)}"
+                raise UploadRefused(f"{upload.name}: {found}", "invalid_value", "text", 1)
+            format = upload.format
+        with source.open("rb") as file:
+            packed = file.read(2) == b"\x1f\x8b"
+        name = f"input.{format}" + (".gz" if packed else "")
+        os.link(source, staging / name)  # content never changes, and stays when the file is deleted
+        write_json(staging / TABLE, {"input": name, "output": f"output.{format}"})
+        yield {"event": "planned", "message": f"{format} with the columns {', '.join(upload.columns)}", "data": {}}
+
+
+def execute(folder: Path, request: Mapping[str, Any], stop: Callable[[], bool]) -> Iterator[dict[str, Any]]:
+    """Classify, from the last committed chunk of an earlier attempt."""
+    from pipelines.bulk.request import Options
+    from pipelines.classify import classify
+
+    table = json.loads((plan_of(folder) / TABLE).read_text(encoding="utf-8"))
+    out = work_of(folder) / table["output"]
+    if not out.exists():
+        options, source = Options(text=request["text"], backend="torch"), plan_of(folder) / table["input"]
+        for event in classify([Path(request["model"])], str(source), out, options, resume=True, stop=stop):
+            yield event.to_json()
+    summary = json.loads(out.with_name(out.name + ".manifest.json").read_text(encoding="utf-8"))
+    rows, errors = summary["rows"], summary["errors"]
+    write_json(work_of(folder) / COUNTS, {"total": rows, "completed": rows - errors, "failed": errors})
