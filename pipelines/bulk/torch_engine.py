@@ -68,18 +68,23 @@ class TorchEngine:
     ) -> None:
         self.backbones = dict(backbones)
         self.precision = precision
-        fingerprints = {name: layer_fingerprints(backbone) for name, backbone in backbones.items()}
-        self._root = _grown(list(backbones), fingerprints)
+        self._fingerprints = {name: layer_fingerprints(backbone) for name, backbone in backbones.items()}
+        self._root = _grown(list(backbones), self._fingerprints)
         self._store = store
         shared = min(keep_depth, self._root.depth)
         self._lower = LowerLayers(self.backbone, shared, "tokens", precision) if store and shared else None
         for backbone in self.backbones.values():
             _cast(backbone, _DTYPES[precision])
-        _hold_once(self.backbones, fingerprints)
+        _hold_once(self.backbones, self._fingerprints)
 
     @property
     def names(self) -> list[str]:
         return list(self.backbones)
+
+    @property
+    def family(self) -> str:
+        """What prepares content for all of them and embeds it; engines of the same one can be joined."""
+        return self._fingerprints[self.names[0]][0]
 
     @property
     def backbone(self) -> Backbone:
@@ -91,6 +96,22 @@ class TorchEngine:
         """What decides the bits, besides the machine."""
         kept_depth = self._lower.depth if self._lower else 0
         return {"backend": "torch", "precision": self.precision, "batch_tokens": BATCH_TOKENS, "kept_depth": kept_depth}
+
+    def join(self, other: TorchEngine) -> None:
+        """Take over the models of another engine of the same family and precision; neither may have a store."""
+        assert (self.family, self.precision) == (other.family, other.precision)
+        assert self._lower is None
+        assert other._lower is None
+        self.backbones |= other.backbones
+        self._fingerprints |= other._fingerprints
+        self._root = _grown(self.names, self._fingerprints)
+        _hold_once(self.backbones, self._fingerprints)
+
+    def remove(self, name: str) -> None:
+        """Let go of a model, which is not the last, and of what no other shares with it."""
+        assert self._lower is None
+        del self.backbones[name], self._fingerprints[name]
+        self._root = _grown(self.names, self._fingerprints)
 
     def logits(self, encodings: Sequence[Encoding], wanted: Wanted | None = None) -> dict[str, FloatArray]:
         """Logits of every model, (N, C) in input order.

@@ -181,3 +181,26 @@ def test_the_same_call_gives_the_same_bits(tmp_path: Path) -> None:
     one, two = first.logits(encodings), second.logits(encodings)
     assert all(np.array_equal(one[name], two[name]) for name in models)
     assert first.settings == second.settings
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_models_come_and_go(precision: Any, tmp_path: Path) -> None:
+    """Joined one by one they are as those that came together; what is shared outlives the model that brought it."""
+    path = tiny_backbone(tmp_path / "tiny")
+    kinds = {"a": (2, 1), "b": (2, 2), "c": (1, 3)}
+    together = TorchEngine({name: client(path, *kind) for name, kind in kinds.items()}, precision)
+    engine, *others = (TorchEngine({name: client(path, *kind)}, precision) for name, kind in kinds.items())
+    for other in others:
+        assert other.family == engine.family
+        engine.join(other)
+    encodings = engine.backbone.encode(TEXTS)
+    expected = together.logits(encodings)
+    for name, logits in engine.logits(encodings).items():
+        np.testing.assert_array_equal(logits, expected[name])
+    assert len({m.base.embeddings.word_embeddings.weight.data_ptr() for m in engine.backbones.values()}) == 1
+    engine.remove("a")
+    assert engine.names == ["b", "c"]
+    counts = {name: calls(model) for name, model in engine.backbones.items()}
+    for name, logits in engine.logits(encodings).items():
+        np.testing.assert_allclose(logits, expected[name], atol=1e-5 if precision == "fp32" else 0.1)
+    assert np.sum(list(counts.values()), axis=0).tolist() == [40, 80, 80]
