@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from service import errors
 from service.auth import Authenticated
@@ -19,7 +18,6 @@ from service.limits import Limits
 from service.routes import batches, classify, comparisons, files, health, jobs, metrics, models, stream
 from service.settings import ServiceSettings
 
-HOSTS = ["127.0.0.1", "localhost", "[::1]", "testserver"]
 DOCUMENTATION = (
     "Fine-tuning, batch classification and reports; files, jobs, batches and models as OpenAI's clients know them."
 )
@@ -42,6 +40,6 @@ def create_app(settings: ServiceSettings, database: Database, engine: JobEngine,
         app.include_router(routes.router)
     errors.install(app)
     app.add_middleware(BodyLimit, upload_bytes=settings.limits.upload_mib << 20)
-    app.add_middleware(Authenticated, database=database, limits=Limits(settings.limits.calls_per_minute))
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=HOSTS)
+    limits = Limits(settings.limits.calls_per_minute)
+    app.add_middleware(Authenticated, database=database, limits=limits, hosts=settings.hosts)
     return app

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 
 from anyio import to_thread
 from fastapi import Request
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.database import Database
-from service.errors import ApiError
+from service.errors import ApiError, error_response
 from service.ids import new_id
 from service.keys import Caller, find_caller, note_use
 from service.limits import Limits
 
 PUBLIC = frozenset({"/healthz", "/readyz"})  # the constant list of paths that need no key
+log = logging.getLogger(__name__)
 KNOWN_S = 0.5  # a key that was looked up this long ago is not looked up again: revoked within a second
 KNOWN_MOST = 10_000
 
@@ -24,8 +28,8 @@ KNOWN_MOST = 10_000
 class Authenticated:
     """ASGI middleware: a request id for all, then a key for all but PUBLIC, then the limits of that key."""
 
-    def __init__(self, app: ASGIApp, database: Database, limits: Limits) -> None:
-        self.app, self.limits = app, limits
+    def __init__(self, app: ASGIApp, database: Database, limits: Limits, hosts: Iterable[str]) -> None:
+        self.app, self.limits, self.hosts = app, limits, frozenset(hosts)
         self.callers = KnownCallers(database)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -33,23 +37,41 @@ class Authenticated:
             return await self.app(scope, receive, send)
         if scope["type"] != "http":
             raise RuntimeError(f"expected an HTTP request, found {scope['type']}")
-        headers = {"x-request-id": new_id("req_")}
+        headers, begun = {"x-request-id": new_id("req_")}, False
 
         async def with_headers(message: Message) -> None:
+            nonlocal begun
+            begun = True
             if message["type"] == "http.response.start":
                 MutableHeaders(scope=message).update(headers)
             await send(message)
 
         try:
+            self._check_host(scope)
             if scope["path"] not in PUBLIC:
                 caller = await self._caller(scope)
                 headers |= self.limits.take(caller.key_id)
                 scope.setdefault("state", {})["caller"] = caller
             scope.setdefault("state", {})["request_id"] = headers["x-request-id"]
         except ApiError as error:
-            headers |= error.headers
+            headers |= error.headers or {}
             return await error.response()(scope, receive, with_headers)
-        return await self.app(scope, receive, with_headers)
+        try:
+            await self.app(scope, receive, with_headers)
+        except Exception:
+            log.exception("%s: %s %s", headers["x-request-id"], scope["method"], scope["path"])
+            if begun:
+                raise
+            message = f"The server made a mistake; it has been logged as {headers['x-request-id']}"
+            await error_response(500, message, "internal_error", None)(scope, receive, with_headers)
+
+    def _check_host(self, scope: Scope) -> None:
+        """Against pages of other sites that have a name lead here (DNS rebinding). Raises ApiError 400."""
+        host = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
+        name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
+        if name.lower() not in self.hosts:
+            message = "This host name is not served here; the operator can add it to ROOTSTOCK_HOSTS"
+            raise ApiError(400, message, "invalid_host")
 
     async def _caller(self, scope: Scope) -> Caller:
         address = (scope.get("client") or ("",))[0]
@@ -93,7 +115,7 @@ class KnownCallers:
         with self.database.reading() as session:
             caller = find_caller(session, text)
         if caller is not None and caller.use_is_old:
-            with self.database.writing() as session:
+            with suppress(SQLAlchemyError), self.database.writing() as session:  # a full disk must not stop reads
                 note_use(session, caller)
         return caller
 

@@ -42,12 +42,11 @@ def main(arguments: list[str]) -> int:
     logging.disable(logging.WARNING)
     try:
         for event in _events(kind, phase, folder, request, asked):
-            print(_without_paths(json.dumps(event, ensure_ascii=False), folder), flush=True)
+            print(json.dumps(event, ensure_ascii=False), flush=True)
     except Interrupted:
         return SAVED
     except RootstockError as error:
-        message = _without_paths(str(error), folder)
-        _say(getattr(error, "code", _code(error)), message, getattr(error, "param", None))
+        _say(getattr(error, "code", _code(error)), str(error), getattr(error, "param", None))
         return 1
     except OSError as error:
         if error.strerror is None:
@@ -78,14 +77,6 @@ def _limit(phase: str, limits: Mapping[str, int]) -> None:
         most = limits["job_memory_mib"] << 20
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-
-
-def _without_paths(text: str, folder: Path) -> str:
-    """What a caller may see: files by name, not where the server keeps them."""
-    job, tenant = folder.parent, folder.parents[2]
-    for place in (job / "plan", folder / "work", folder, job, tenant / "models", tenant):
-        text = text.replace(f"{place}/", "")
-    return text
 
 
 def _code(error: RootstockError) -> str:

@@ -16,7 +16,7 @@ from sqlalchemy import event
 from sqlalchemy.orm import Session
 
 from pipelines.errors import RootstockError
-from service.tables import Base, Owned
+from service.tables import Owned
 
 Row = TypeVar("Row", bound=Owned)
 BUSY_MS = 30_000
@@ -49,7 +49,7 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
-        """One consistent view; nothing may be written."""
+        """For reading; on SQLite one consistent view."""
         with self.engine.connect().execution_options(rootstock_reading=True) as connection, _session(connection) as own:
             yield own
 
@@ -160,6 +160,3 @@ def engine_for_jobs(database: Database) -> sa.Engine:
             connection.isolation_level = "IMMEDIATE"
 
     return engine
-
-
-METADATA = Base.metadata

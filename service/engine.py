@@ -6,7 +6,9 @@ It passes ids only, as JSON. Every job is one workflow of three steps with fixed
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Protocol
 
 from dbos import DBOS, DBOSClient, DBOSConfig, DBOSPortableJSONSerializer, error
@@ -18,6 +20,8 @@ APPLICATION = "rootstock"
 VERSION = "1"  # change it only with a migration of jobs that are under way
 QUEUE = "jobs"
 WORKFLOW = "run_job"
+ENDED = ("SUCCESS", "ERROR", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")
+log = logging.getLogger(__name__)
 
 
 class Steps(Protocol):
@@ -80,6 +84,11 @@ class JobEngine:
         found = self.client.list_workflows(workflow_ids=list(job_ids), load_input=False, load_output=False)
         return {each.workflow_id: str(each.status) for each in found}
 
+    def owners(self) -> set[str]:
+        """Boot ids of the workers that have jobs under way, whether they live or not."""
+        found = self.client.list_workflows(status="PENDING", load_input=False, load_output=False)
+        return {str(each.executor_id) for each in found}
+
     def close(self) -> None:
         self.client.destroy()
         self.engine.dispose()
@@ -127,23 +136,32 @@ class WorkerEngine:
         if boot_ids:
             DBOS._recover_pending_workflows(list(boot_ids))
 
-    def close(self) -> None:
-        DBOS.destroy(workflow_completion_timeout_sec=0)
-        self.engine.dispose()
+
+@contextmanager
+def _crash_only(job_id: str) -> Iterator[None]:
+    """A fault ends this process: a recorded exception would end the job for the engine, and strand our row."""
+    try:
+        yield
+    except Exception:
+        log.exception("%s: the worker ends; the job goes on elsewhere, or ends after some attempts", job_id)
+        os._exit(1)
 
 
 def _register(steps: Steps) -> None:
     @DBOS.step(name="plan")
     def plan(job_id: str) -> bool:
-        return steps.plan(job_id)
+        with _crash_only(job_id):
+            return steps.plan(job_id)
 
     @DBOS.step(name="execute")
     def execute(job_id: str) -> str | None:
-        return steps.execute(job_id)
+        with _crash_only(job_id):
+            return steps.execute(job_id)
 
     @DBOS.step(name="publish")
     def publish(job_id: str, result: str) -> None:
-        steps.publish(job_id, result)
+        with _crash_only(job_id):
+            steps.publish(job_id, result)
 
     @DBOS.workflow(name=WORKFLOW, max_recovery_attempts=1000)  # our own count ends poison jobs much earlier
     def run_job(job_id: str) -> str:

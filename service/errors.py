@@ -6,12 +6,13 @@ A permanent refusal is never 409 or 5xx without `x-should-retry: false`: clients
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request
+from fastapi import HTTPException as FastAPIHTTPException
 from fastapi.exceptions import RequestValidationError
+from sqlalchemy.exc import DataError, OperationalError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
@@ -32,11 +33,10 @@ TYPES = {
     503: "server_error",
     507: "server_error",
 }
-log = logging.getLogger(__name__)
 
 
-class ApiError(Exception):
-    """An answer other than the one asked for.
+class ApiError(FastAPIHTTPException):
+    """An answer other than the one asked for. FastAPI lets an exception of its own pass where a body is read.
 
     Args:
         status: HTTP status.
@@ -54,12 +54,11 @@ class ApiError(Exception):
         param: str | None = None,
         headers: dict[str, str] | None = None,
     ) -> None:
-        super().__init__(message)
+        super().__init__(status, message, headers)
         self.status, self.message, self.code, self.param = status, message, code, param
-        self.headers = headers or {}
 
     def response(self) -> Response:
-        headers = dict(self.headers)
+        headers = dict(self.headers or {})
         if self.status == 507:
             headers["x-should-retry"] = "false"
         return error_response(self.status, self.message, self.code, self.param, headers)
@@ -103,12 +102,15 @@ def install(app: FastAPI) -> None:
         code, param = getattr(error, "code", "invalid_value"), getattr(error, "param", None)
         return error_response(400, str(error), code, param)
 
-    @app.exception_handler(Exception)
-    async def fault(request: Request, error: Exception) -> Response:
-        log.exception("%s %s", request.method, request.url.path, exc_info=error)
-        return error_response(
-            500, "The server made a mistake; it has been logged under this request's id.", "internal_error", None
-        )
+    @app.exception_handler(DataError)
+    async def unusual(_: Request, __: DataError) -> Response:
+        return error_response(400, "The request holds characters or numbers that cannot be kept", "invalid_value", None)
+
+    @app.exception_handler(OperationalError)
+    async def database(_: Request, error: OperationalError) -> Response:
+        if "full" in str(error.orig):
+            return ApiError(507, "There is no room left on the server's disk", "insufficient_storage").response()
+        return error_response(503, "The database does not answer", "not_ready", None, {"Retry-After": "1"})
 
 
 def _first(problems: Any) -> tuple[str | None, str]:

@@ -14,15 +14,16 @@ import sqlalchemy as sa
 
 from pipelines.durable import discard, write_json
 from service import jobs
+from service.child import SAVED
 from service.database import Database
 from service.engine import JobEngine, Stopped
 from service.kinds import KINDS, Gone, Task
+from service.liveness import DeclaredDead
 from service.reporting import Reporter
 from service.settings import ServiceSettings
 from service.supervise import Ended, record_of, supervise
-from service.tables import Job
+from service.tables import Job, Worker
 
-SAVED = 75  # exit code of a child that was asked to stop and kept its work (EX_TEMPFAIL)
 PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
 log = logging.getLogger(__name__)
 
@@ -68,7 +69,7 @@ class Execution:
             with self.database.writing() as session:
                 kind.publish(session, jobs.fenced(session, job.id, job.attempt), task, prepared)
         except jobs.Fenced as over:
-            raise self._stopped(job) from over
+            raise self._stopped(job.id) from over
         discard(task.home)
 
     # ---- at the end of the worker
@@ -86,14 +87,18 @@ class Execution:
     # ---- parts of them
 
     def _claim(self, job_id: str, status: str) -> Job | None:
-        """The job, as a new attempt of this worker. None: it has ended. Raises Stopped while it is paused."""
+        """The job, as a new attempt of this worker. None: it has ended. Raises Stopped while it waits for something."""
         if self.draining.is_set():
             raise Stopped(f"{job_id}: this worker is ending")
         with self.database.writing() as session:
+            if session.get(Worker, self.boot_id, with_for_update={"read": True}) is None:
+                raise DeclaredDead(f"{self.boot_id}: others have taken this worker's jobs")
             job = jobs.claim(session, job_id, self.boot_id, status)
-            paused = job is None and session.scalar(sa.select(Job.status).where(Job.id == job_id)) == "paused"
-        if paused:
-            raise Stopped(f"{job_id} is paused")
+            ended = session.scalar(sa.select(Job.status).where(Job.id == job_id)) in jobs.FINAL
+        if job is None:
+            stopped = self._stopped(job_id)
+            if not ended:
+                raise stopped
         return job
 
     def _task(self, job: Job, folder: str | None = None) -> Task:
@@ -108,7 +113,7 @@ class Execution:
             write_json(task.folder / f"{phase}.json", KINDS[job.kind].child_request(task, phase))
         except Gone as gone:
             return self._fail(job, gone.code, str(gone), None)
-        reporter = Reporter(self.database, job)
+        reporter = Reporter(self.database, job, self._hidden(task))
         self._running.add(job.id)
         try:
             ended = supervise(
@@ -121,18 +126,21 @@ class Execution:
             )
             reporter.flush()
         except jobs.Fenced as over:
-            raise self._stopped(job) from over
+            raise self._stopped(job.id) from over
         finally:
             self._running.discard(job.id)
         return self._outcome(job, ended, reporter)
 
     def _outcome(self, job: Job, ended: Ended, reporter: Reporter) -> bool:
         if ended.code == 0 and not reporter.over:
-            with self.database.writing() as session:
-                jobs.step_done(session, job)
+            try:
+                with self.database.writing() as session:
+                    jobs.step_done(jobs.fenced(session, job.id, job.attempt))
+            except jobs.Fenced as over:
+                raise self._stopped(job.id) from over
             return True
         if ended.code == SAVED or ended.asked or reporter.over:
-            raise self._stopped(job)
+            raise self._stopped(job.id)
         if reporter.error is None:
             log.error("%s: child ended with %s: %s", job.id, ended.code, ended.stderr)
         return self._fail(job, *(reporter.error or _unexplained(ended)), reporter.problems)
@@ -144,7 +152,7 @@ class Execution:
             with self.database.writing() as session:
                 jobs.fail(session, jobs.fenced(session, job.id, job.attempt), code, message, param, problems)
         except jobs.Fenced as over:
-            raise self._stopped(job) from over
+            raise self._stopped(job.id) from over
         return False
 
     def _record_child(self, job: Job, pid: int) -> None:
@@ -156,13 +164,20 @@ class Execution:
             attempt, status = session.execute(sa.select(Job.attempt, Job.status).where(Job.id == job.id)).one()
         return attempt != job.attempt or status not in jobs.ACTIVE
 
-    def _stopped(self, job: Job) -> Stopped:
-        """After the child is gone: the job may go on elsewhere."""
+    def _stopped(self, job_id: str) -> Stopped:
+        """After the child is gone: the job may go on elsewhere, or here."""
         with self.database.writing() as session:
-            queued_again = jobs.child_ended(session, job.id, self.boot_id)
+            queued_again = jobs.child_ended(session, job_id, self.boot_id, self.draining.is_set())
         if queued_again:
-            self.engine.resume(job.id)
-        return Stopped(f"{job.id}: attempt {job.attempt} was stopped")
+            self.engine.resume(job_id)
+        return Stopped(f"{job_id} was stopped")
+
+    def _hidden(self, task: Task) -> dict[str, str]:
+        """What callers must not see -> what they see instead: where the server keeps things."""
+        tenant = task.settings.tenant_dir(task.job.tenant_id)
+        places = (task.plan, task.work, task.folder, task.home, tenant / "models", tenant)
+        backbones = {name: alias for alias, name in self.settings.base_models.items()}
+        return {f"{place}/": "" for place in places} | backbones
 
     def _environment(self, task: Task, phase: str) -> dict[str, str]:
         """No secret, nothing that lets it reach a hub; hidden states go to the tenant's own store."""

@@ -23,6 +23,7 @@ from service.tables import File
 
 PURPOSES = ("assistants", "batch", "fine-tune", "vision", "user_data", "evals")  # that a client may upload for
 RESERVE = 64 << 20  # bytes of disk that stay free
+YOUNG_S = 3600.0
 BLOCK = 1 << 20
 
 
@@ -80,24 +81,25 @@ def get_file(scope: Scope, id: str) -> File | None:
     return file if file is not None and _live(file) else None
 
 
-def delete_file(scope: Scope, file: File) -> bool:
-    """Mark as deleted. Returns whether its content may go: no other live file of the tenant has the same."""
+def delete_file(scope: Scope, file: File) -> None:
+    """From now on it does not exist; the sweeper removes content that no file names."""
     file.deleted_at = time.time()
     scope.session.flush()
-    same = scope.select(File).where(File.sha256 == file.sha256, File.deleted_at.is_(None))
-    return scope.session.scalars(same).first() is None
-
-
-def remove_content(settings: ServiceSettings, file: File) -> None:
-    """After the deletion is committed."""
-    with suppress(FileNotFoundError):
-        path_of(settings, file).unlink()
 
 
 def expired(session: Session) -> list[File]:
     """Files whose time is over and that nobody deleted yet, of all tenants: for the sweeper."""
     over = sa.select(File).where(File.deleted_at.is_(None), File.expires_at < time.time())
     return list(session.scalars(over.limit(1000)))
+
+
+def unnamed_content(settings: ServiceSettings, session: Session) -> list[Path]:
+    """Content that no live file names, and uploads that never ended; none so young that its file may be on its way."""
+    named = sa.select(File.tenant_id, File.sha256).where(File.deleted_at.is_(None))
+    live = {(tenant, sha256) for tenant, sha256 in session.execute(named)}
+    old = time.time() - YOUNG_S
+    paths = settings.data_dir.glob("tenants/*/files/*")
+    return [path for path in paths if (path.parts[-3], path.name) not in live and path.stat().st_mtime < old]
 
 
 def base_name(filename: str) -> str:

@@ -35,6 +35,7 @@ class Create:
 
     def earlier(self, scope: Scope) -> str | None:
         """Id of the object that the same call made before. Raises ApiError 422 for the same key with another body."""
+        self._take_turns(scope)
         mine = sa.select(Answered).where(Answered.key_id == self.key_id)
         if self.idempotency_key is not None:
             same = mine.where(
@@ -53,6 +54,14 @@ class Create:
         recent = mine.where(Answered.request_digest == self.digest, Answered.created_at > time.time() - RETRIED_S)
         found = scope.session.scalars(recent.order_by(Answered.created_at)).first()
         return None if found is None else found.object_id
+
+    def _take_turns(self, scope: Scope) -> None:
+        """The same call twice at the same time: on PostgreSQL the second waits for the first; SQLite has one writer."""
+        if scope.session.get_bind().dialect.name == "postgresql":
+            words = f"{self.key_id} {self.idempotency_key or self.digest}"
+            scope.session.execute(
+                sa.text("select pg_advisory_xact_lock(hashtextextended(:words, 0))"), {"words": words}
+            )
 
     def answer(self, scope: Scope, object_id: str) -> None:
         """Note what was made."""
@@ -74,5 +83,5 @@ def create_of(request: Request, body: Any) -> Create:
         raise invalid("Idempotency-Key: expected 1 to 200 printable characters, not beginning with implicit:")
     count = request.headers.get("x-stainless-retry-count", "0")
     text = json.dumps([request.url.path, body], sort_keys=True, ensure_ascii=False)
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    return Create(caller_of(request).key_id, key, digest, count.isdecimal() and int(count) > 0)
+    digest = hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
+    return Create(caller_of(request).key_id, key, digest, count.isdecimal() and count.strip("0") != "")

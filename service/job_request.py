@@ -14,6 +14,8 @@ from service.schemas import Hyperparameters, JobRequest
 from service.settings import ServiceSettings
 
 TASK = "text-classification"
+MOST = {"processes": 16, "epochs": 1000, "batch_size": 4096, "accumulation": 1024}  # of training
+MOST_RESAMPLES = 10_000
 OWN_BACKBONE_KEYS = ("freeze", "cache")  # what a request may set; which weights are loaded is `model`
 
 
@@ -21,14 +23,15 @@ def job_request(scope: Scope, settings: ServiceSettings, body: JobRequest) -> di
     """Raises ApiError: a model, file or setting that cannot be used."""
     for param in ("training_file", "validation_file"):
         require_file(scope, getattr(body, param), param)
-    backbone, start_from = _start(scope, settings, body)
+    base, start_from = _start(scope, settings, body)
     asked = _hyperparameters(body)
     config = _config(body, asked)
     _check(config, body)
     rate = asked.learning_rate_multiplier
     return {
         "model": body.model,
-        "backbone": backbone,
+        "base": base,
+        "backbone": settings.base_models.get(base),
         "start_from": start_from,
         "training_file": body.training_file,
         "validation_file": body.validation_file,
@@ -47,17 +50,16 @@ def require_file(scope: Scope, id: str | None, param: str) -> None:
         raise invalid(f"No such file: {id[:100]!r}; upload it with POST /v1/files", param, "file_not_found")
 
 
-def _start(scope: Scope, settings: ServiceSettings, body: JobRequest) -> tuple[str | None, str | None]:
-    """The backbone of a base model, or the tenant's own model that is trained further."""
-    backbone = settings.base_models.get(body.model)
-    if backbone is not None:
-        return backbone, None
+def _start(scope: Scope, settings: ServiceSettings, body: JobRequest) -> tuple[str, str | None]:
+    """The base model, and the tenant's own model that is trained further, if it is one."""
+    if body.model in settings.base_models:
+        return body.model, None
     model = find_model(scope, body.model)
     if model is None:
         known = ", ".join(settings.base_models)
         what = f"The model {body.model[:100]!r} does not exist"
         raise invalid(f"{what}. Base models here: {known}; or name a model of your own", "model", "model_not_found")
-    return None, model.id
+    return model.base, model.id
 
 
 def _hyperparameters(body: JobRequest) -> Hyperparameters:
@@ -82,6 +84,7 @@ def _config(body: JobRequest, asked: Hyperparameters) -> dict[str, Any]:
     if body.seed is not None:
         training["seed"] = body.seed
     training.setdefault("seed", 0)
+    _bound(training, body.evaluation)
     unknown = [key for key in body.backbone if key not in OWN_BACKBONE_KEYS]
     if unknown:
         raise invalid(
@@ -91,6 +94,15 @@ def _config(body: JobRequest, asked: Hyperparameters) -> dict[str, Any]:
     config: dict[str, Any] = {"task": body.task or TASK, "data": body.data.settings, "training": training}
     config |= {name: section for name, section in sections.items() if section}
     return config | ({"baselines": body.baselines} if body.baselines is not None else {})
+
+
+def _bound(training: dict[str, Any], evaluation: dict[str, Any]) -> None:
+    """What one job may cost others. Raises ApiError 400."""
+    wanted = [(f"training.{key}", training.get(key), most) for key, most in MOST.items()]
+    wanted.append(("evaluation.bootstrap", evaluation.get("bootstrap"), MOST_RESAMPLES))
+    for key, value, most in wanted:
+        if isinstance(value, int) and value > most:
+            raise invalid(f"{key}: expected at most {most:,}, found {value:,}", key)
 
 
 def _check(config: dict[str, Any], body: JobRequest) -> None:

@@ -28,7 +28,6 @@ from service.tables import Job, JobCheckpoint, JobEvent
 
 Kind = Literal["fine-tune", "compare", "batch", "table"]
 PREFIXES: dict[Kind, str] = {"fine-tune": "ftjob-", "compare": "cmp_", "batch": "batch_", "table": "batch_"}
-WAITING = ("queued",)
 ACTIVE = ("queued", "validating", "running", "publishing")  # a worker may take these
 FINAL = ("succeeded", "failed", "cancelled")
 IDLE_ATTEMPTS = 20  # in a row without a checkpoint: the job itself ends its workers
@@ -54,9 +53,10 @@ def create(scope: Scope, kind: Kind, request: dict[str, Any], labels: dict[str, 
     return job
 
 
-def get(scope: Scope, id: str, *kinds: Kind) -> Job | None:
-    """The tenant's job, if it is of one of these kinds."""
-    return scope.session.scalars(scope.select(Job).where(Job.id == id, Job.kind.in_(kinds))).one_or_none()
+def get(scope: Scope, id: str, *kinds: Kind, lock: bool = False) -> Job | None:
+    """The tenant's job, if it is of one of these kinds; locked for a move, which a worker may want at the same time."""
+    query = scope.select(Job).where(Job.id == id, Job.kind.in_(kinds))
+    return scope.session.scalars(query.with_for_update() if lock else query).one_or_none()
 
 
 def cancel(session: Session, job: Job) -> None:
@@ -170,10 +170,9 @@ def fail(
         job.error = (job.error or {}) | {"problems": list(problems)}
 
 
-def step_done(session: Session, job: Job) -> None:
-    """A step came to its end: the attempt was not in vain. `job` is as it was claimed."""
-    mine = sa.update(Job).where(Job.id == job.id, Job.attempt == job.attempt)
-    session.execute(mine.values(idle_attempts=0))
+def step_done(job: Job) -> None:
+    """A step came to its end: the attempt was not in vain."""
+    job.idle_attempts = 0
 
 
 def release(session: Session, owner: str) -> list[Job]:
@@ -188,24 +187,20 @@ def release(session: Session, owner: str) -> list[Job]:
     return owned
 
 
-def child_ended(session: Session, id: str, owner: str) -> bool:
-    """After a stop: nothing of the job runs any more. Returns whether it waits to be queued again."""
+def child_ended(session: Session, id: str, owner: str, draining: bool = False) -> bool:
+    """After a stop: nothing of the job runs any more here. Returns whether it waits to be queued again.
+
+    A child that ended without being asked to, but kept its work, waits too; a worker that is ending gives back what it
+    owns by itself.
+    """
     job = session.scalars(sa.select(Job).where(Job.id == id, Job.owner == owner).with_for_update()).one_or_none()
-    if job is None or job.status in ("validating", "running", "publishing"):
+    if job is None or (draining and job.status not in (*FINAL, "paused", "queued")):
         return False
+    if job.status in ("validating", "running", "publishing"):
+        job.status = "queued"
+        job.attempt += 1
     job.stopping, job.owner, job.child = False, None, None
     return job.status == "queued"
-
-
-# ---- lists
-
-
-def events_of(session: Session, job: Job, after: int | None, limit: int) -> Sequence[JobEvent]:
-    """Newest first, older than `after`."""
-    query = sa.select(JobEvent).where(JobEvent.job_id == job.id)
-    if after is not None:
-        query = query.where(JobEvent.seq < after)
-    return session.scalars(query.order_by(JobEvent.seq.desc()).limit(limit)).all()
 
 
 def _stop(session: Session, job: Job, status: str) -> None:

@@ -16,12 +16,13 @@ import sqlalchemy as sa
 
 from service import jobs
 from service.database import Database
-from service.engine import JobEngine, WorkerEngine
+from service.engine import ENDED, JobEngine, WorkerEngine
 from service.settings import ServiceSettings
 from service.supervise import kill_recorded
 from service.tables import Job, Worker
 
 HEARTBEAT_S = 5.0
+MOST = 500  # jobs of a kind that are looked at
 log = logging.getLogger(__name__)
 
 
@@ -66,11 +67,11 @@ class Liveness:
                 session.execute(sa.delete(Worker).where(Worker.boot_id == dead.boot_id))
             self._lock_file(dead.boot_id).unlink(missing_ok=True)
 
-    def end(self) -> None:
-        """Leave on purpose, after the jobs were given back."""
-        with self.database.writing() as session:
-            session.execute(sa.delete(Worker).where(Worker.boot_id == self.boot_id))
-        self._lock_file(self.boot_id).unlink(missing_ok=True)
+    def adopt(self, owners: set[str], engine: WorkerEngine) -> None:
+        """Recover what belongs to nobody: a worker that was declared dead woke up and took a job before it ended."""
+        with self.database.reading() as session:
+            known = set(session.scalars(sa.select(Worker.boot_id)))
+        engine.recover(sorted(owners - known))
 
     def _dead(self) -> list[Worker]:
         with self.database.reading() as session:
@@ -97,19 +98,42 @@ class Liveness:
         return folder / f"{boot_id}.lock"
 
 
-def reconcile(database: Database, engine: JobEngine) -> None:
-    """Where a process died between our commit and its call of the engine: make the engine agree with our rows."""
-    with database.reading() as session:
-        stopped = session.scalars(
-            sa.select(Job.id).where(Job.status.in_(("paused", "cancelled"))).order_by(Job.seq.desc()).limit(500)
-        ).all()
-        waiting = session.scalars(
-            sa.select(Job.id).where(Job.status == "queued", sa.not_(Job.stopping)).order_by(Job.seq).limit(500)
-        ).all()
-    states = engine.states([*stopped, *waiting]) if stopped or waiting else {}
-    for id in stopped:
-        if states.get(id) in ("ENQUEUED", "PENDING", "DELAYED"):
-            engine.stop(id)
-    for id in waiting:
-        if states.get(id) == "CANCELLED":
-            engine.resume(id)
+class Reconciler:
+    """Makes the engine agree with our rows, where a process died between our commit and its call of the engine.
+
+    A difference is acted on when it is seen twice: a call may be on its way.
+    """
+
+    def __init__(self, database: Database, engine: JobEngine) -> None:
+        self.database, self.engine = database, engine
+        self.seen: set[tuple[str, str]] = set()
+
+    def look(self) -> None:
+        found = set(self._differences())
+        for id, call in found & self.seen:
+            try:
+                self._call(id, call)
+            except Exception:  # another worker was faster
+                log.info("%s: %s was not needed", id, call, exc_info=True)
+        self.seen = found - self.seen
+
+    def _differences(self) -> list[tuple[str, str]]:
+        with self.database.reading() as session:
+            recent = sa.select(Job.id, Job.status, Job.tenant_id, Job.stopping).order_by(Job.seq.desc())
+            stopped = session.execute(recent.where(Job.status.in_(("paused", "cancelled"))).limit(MOST)).all()
+            active = session.execute(recent.where(Job.status.in_(jobs.ACTIVE), sa.not_(Job.stopping)).limit(MOST)).all()
+        states = self.engine.states([row.id for row in (*stopped, *active)]) if stopped or active else {}
+        late = [(row.id, "stop") for row in stopped if states.get(row.id) in ("ENQUEUED", "PENDING", "DELAYED")]
+        lost = [(row.id, "resume") for row in active if states.get(row.id) == "CANCELLED"]
+        again = [(row.id, "retry") for row in active if row.status == "queued" and states.get(row.id) in ENDED]
+        return late + lost + again
+
+    def _call(self, id: str, call: str) -> None:
+        if call == "stop":
+            self.engine.stop(id)
+        elif call == "resume":
+            self.engine.resume(id)
+        else:
+            with self.database.reading() as session:
+                tenant = session.scalars(sa.select(Job.tenant_id).where(Job.id == id)).one()
+            self.engine.retry(id, tenant)

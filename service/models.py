@@ -20,7 +20,6 @@ from service.tables import Alias, Job, Model
 
 NAME = re.compile(r"[A-Za-z0-9._-]{1,255}")
 RESERVED = re.compile(r"latest|v[0-9]+")
-SUFFIX = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 def model_id(base: str, tenant: str, suffix: str | None, job_id: str) -> str:

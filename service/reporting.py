@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from service import jobs
@@ -23,8 +24,8 @@ class Reporter:
         over: a newer attempt exists, or the job was stopped; nothing is written any more.
     """
 
-    def __init__(self, database: Database, job: Job) -> None:
-        self.database, self.job = database, job
+    def __init__(self, database: Database, job: Job, hidden: Mapping[str, str] | None = None) -> None:
+        self.database, self.job, self.hidden = database, job, hidden or {}
         self.error: tuple[str, str, str | None] | None = None
         self.problems: list[dict[str, Any]] = []  # of single lines, beside the error
         self.over = False
@@ -35,7 +36,7 @@ class Reporter:
     def line(self, text: str) -> None:
         """One line of the child's standard output."""
         try:
-            event = json.loads(text)
+            event = json.loads(self._public(text).replace("\\u0000", ""))  # PostgreSQL keeps no NUL
             name = event.pop("event")
         except (ValueError, AttributeError, TypeError, KeyError):
             return  # a library printed something
@@ -44,6 +45,11 @@ class Reporter:
                 getattr(self, f"_{name}")(event)
             except jobs.Fenced:
                 self.over = True
+
+    def _public(self, text: str) -> str:
+        for place, shown in self.hidden.items():
+            text = text.replace(place, shown)
+        return text
 
     def flush(self) -> None:
         """Write what waits for its turn."""

@@ -118,13 +118,16 @@ class BatchRequest(Body):
     text: Id = "text"  # ours: the column with the text
 
 
+TEXTS: dict[str, Any] = {"type": "array", "items": {"type": "string"}}
+
+
 class ClassifyRequest(BaseModel):
     """The shape; `bodies.py` says what else is accepted, the same for live calls and batches."""
 
     model_config = ConfigDict(extra="allow")
 
     model: str
-    input: str | list[str]
+    input: Any = Field(json_schema_extra={"anyOf": [{"type": "string"}, TEXTS]})
 
 
 class ChatRequest(BaseModel):
@@ -133,7 +136,7 @@ class ChatRequest(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     model: str
-    messages: list[dict[str, Any]]
+    messages: Any = Field(json_schema_extra={"type": "array", "items": {"type": "object"}})
     logprobs: bool | None = None
     top_logprobs: int | None = None
 

@@ -6,6 +6,7 @@ ROOTSTOCK_STORE_GIB      its size limit
 ROOTSTOCK_DATA_DIR       everything a service keeps (default: in the user's data directory)
 ROOTSTOCK_DATABASE_URL   its database (default: SQLite in that directory), or postgresql://...
 ROOTSTOCK_BASE_MODELS    backbones that jobs may name, with commas between; `alias=name` gives one another name
+ROOTSTOCK_HOSTS          names under which a proxy serves the API, with commas between
 ROOTSTOCK_LIMITS         such as `upload_mib=512,calls_per_minute=6000`: see `ServiceLimits`
 ======================== =====================================================================================
 """
@@ -27,6 +28,7 @@ if TYPE_CHECKING:  # its import takes torch, which the API process never loads
     from pipelines.activation_store import ActivationStore
 
 STORE_GIB = 20.0
+LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ class ServiceSettings:
     database_url: str
     base_models: Mapping[str, str] = field(default_factory=lambda: {EMBEDDED_BACKBONE: EMBEDDED_BACKBONE})
     limits: ServiceLimits = ServiceLimits()
+    hosts: tuple[str, ...] = LOOPBACK
 
     def tenant_dir(self, tenant_id: str) -> Path:
         """What belongs to one tenant; the id is the server's own."""
@@ -66,6 +69,7 @@ def service_settings(data_dir: Path | None = None) -> ServiceSettings:
         database_url=os.environ.get("ROOTSTOCK_DATABASE_URL") or f"sqlite:///{path / 'rootstock.db'}",
         base_models=_base_models(os.environ.get("ROOTSTOCK_BASE_MODELS") or EMBEDDED_BACKBONE),
         limits=_limits(os.environ.get("ROOTSTOCK_LIMITS", "")),
+        hosts=LOOPBACK + tuple(filter(None, os.environ.get("ROOTSTOCK_HOSTS", "").lower().replace(" ", "").split(","))),
     )
 
 

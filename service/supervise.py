@@ -103,7 +103,7 @@ def _follow(process: subprocess.Popen[bytes], line: Callable[[str], None], stop:
             next_poll = time.monotonic() + POLL_S
             if asked_at is None and stop():
                 asked_at = time.monotonic()
-                process.terminate()
+                os.kill(process.pid, signal.SIGTERM)  # terminate() might reap it first
             too_long = asked_at is not None and time.monotonic() - asked_at > SAVE_S
             if too_long or _ended(process.pid, os.WEXITED | os.WNOHANG):
                 kill_group(process.pid)  # a grandchild may hold the pipe open

@@ -1,17 +1,19 @@
-"""What is left over: expired files, folders of jobs that have ended, old answers."""
+"""What is left over: content without a file, deleted models, folders of jobs that have ended, old answers."""
 
 from __future__ import annotations
 
+import shutil
 import time
 
 import sqlalchemy as sa
 
 from pipelines.durable import discard
 from service.database import Database, Scope
-from service.files import delete_file, expired, remove_content
+from service.files import delete_file, expired, unnamed_content
 from service.idempotency import KEPT_S
+from service.models import folder_of
 from service.settings import ServiceSettings
-from service.tables import Answered, Job
+from service.tables import Answered, Job, Model
 
 KEPT_FAILED_S = 7 * 24 * 3600.0  # a failed job may be tried again
 
@@ -19,12 +21,20 @@ KEPT_FAILED_S = 7 * 24 * 3600.0  # a failed job may be tried again
 def sweep(settings: ServiceSettings, database: Database) -> None:
     """Delete them. Idempotent, safe beside others that do the same."""
     with database.writing() as session:
-        gone = [file for file in expired(session) if delete_file(Scope(session, file.tenant_id), file)]
+        for file in expired(session):
+            delete_file(Scope(session, file.tenant_id), file)
         session.execute(sa.delete(Answered).where(Answered.created_at < time.time() - KEPT_S))
-    for file in gone:
-        remove_content(settings, file)
+    with database.reading() as session:
+        contents = unnamed_content(settings, session)
+        models = [folder_of(settings, model) for model in session.scalars(sa.select(Model).where(Model.deleted_at > 0))]
+    for content in contents:
+        content.unlink(missing_ok=True)
+    for folder in models:
+        discard(folder)
     for folder in settings.data_dir.glob("tenants/*/jobs/*"):
-        if _ended(database, folder.name):
+        if folder.name.startswith(".trash-"):
+            shutil.rmtree(folder, ignore_errors=True)
+        elif _ended(database, folder.name):
             discard(folder)
 
 

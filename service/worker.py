@@ -13,7 +13,7 @@ from service.database import Database
 from service.engine import JobEngine, WorkerEngine
 from service.execution import Execution
 from service.ids import new_id
-from service.liveness import HEARTBEAT_S, DeclaredDead, Liveness, reconcile
+from service.liveness import HEARTBEAT_S, DeclaredDead, Liveness, Reconciler
 from service.settings import ServiceSettings
 from service.sweep import sweep
 
@@ -42,13 +42,13 @@ def run_worker(settings: ServiceSettings) -> int:
     engine = WorkerEngine(database, boot_id, execution, limits.jobs_per_worker, limits.jobs_per_tenant, POLL_S)
     try:
         _watch(settings, database, jobs, liveness, engine, asked)
+        _drain(execution, engine, liveness)
     except DeclaredDead as dead:
         log.error("%s", dead)
         os._exit(1)  # its children die with it
     except Exception:
         log.exception("the worker ends; a new one takes its jobs over")
         os._exit(1)
-    _drain(execution, engine, liveness)
     os._exit(0)  # threads of the job library may wait for jobs that others run now
 
 
@@ -60,23 +60,32 @@ def _watch(
     engine: WorkerEngine,
     asked: threading.Event,
 ) -> None:
-    swept = 0.0
+    reconciler = Reconciler(database, jobs)
+    threading.Thread(target=_sweep, args=(settings, database, asked), daemon=True).start()
     while not asked.is_set():
         liveness.beat()
         liveness.reap(engine)
-        reconcile(database, jobs)
-        if time.monotonic() - swept > SWEEP_S:
-            sweep(settings, database)
-            swept = time.monotonic()
+        liveness.adopt(jobs.owners(), engine)
+        reconciler.look()
         asked.wait(HEARTBEAT_S)
 
 
+def _sweep(settings: ServiceSettings, database: Database, asked: threading.Event) -> None:
+    """Apart from the heartbeat: deleting many gigabytes takes its time."""
+    while not asked.is_set():
+        try:
+            sweep(settings, database)
+        except Exception:
+            log.exception("what is left over stays for now")
+        asked.wait(SWEEP_S)
+
+
 def _drain(execution: Execution, engine: WorkerEngine, liveness: Liveness) -> None:
-    """Children save and end; their jobs go back to the queue."""
+    """Children save and end; their jobs go back to the queue. What is claimed meanwhile is adopted by other workers,
+    or by the next one: the row of this worker stays, and its lock is proof of its end."""
     execution.draining.set()
     while execution.running:
         liveness.beat()
         time.sleep(0.2)
     execution.release()
     engine.recover([liveness.boot_id])
-    liveness.end()

@@ -52,8 +52,8 @@ class FineTune:
     def publish(self, session: Session, job: Job, task: Task, placed: dict[str, Any]) -> None:
         scope, asked = Scope(session, job.tenant_id), job.request
         tenant = session.get_one(Tenant, job.tenant_id)
-        id = model_id(asked["model"], tenant.name, asked["suffix"], job.id)
-        add_model(scope, job, id, asked["model"], asked["suffix"], placed["labels"])
+        id = model_id(asked["base"], tenant.name, asked["suffix"], job.id)
+        add_model(scope, job, id, asked["base"], asked["suffix"], placed["labels"])
         files = {
             name: add_file(scope, Stored(**stored), f"{job.id}-{name}", "fine-tune-results").id
             for name, stored in placed["files"].items()

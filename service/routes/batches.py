@@ -64,7 +64,7 @@ def read(batch_id: str, context: Here, caller: Anyone) -> dict[str, Any]:
 def cancel(batch_id: str, context: Here, caller: Submitter) -> dict[str, Any]:
     """End a batch: from the answer on nothing of it is published."""
     with context.database.writing() as session:
-        job = _the_batch(Scope(session, caller.tenant_id), batch_id)
+        job = _the_batch(Scope(session, caller.tenant_id), batch_id, lock=True)
         jobs.cancel(session, job)
     context.engine.stop(job.id)
     return batch_object(job)
@@ -79,8 +79,8 @@ def _asked(scope: Scope, body: BatchRequest) -> tuple[jobs.Kind, dict[str, Any]]
     return "table", asked | {"model": the_model(scope, body.model).id}
 
 
-def _the_batch(scope: Scope, id: str) -> Job:
-    job = jobs.get(scope, id, *KINDS)
+def _the_batch(scope: Scope, id: str, lock: bool = False) -> Job:
+    job = jobs.get(scope, id, *KINDS, lock=lock)
     if job is None:
         raise missing("batch", id, "batch_not_found")
     return job

@@ -15,7 +15,7 @@ from service.auth import caller_of, needs
 from service.context import Context, context_of
 from service.database import Scope
 from service.errors import ApiError, invalid, missing
-from service.files import PURPOSES, Stored, add_file, delete_file, get_file, path_of, remove_content, store
+from service.files import PURPOSES, add_file, delete_file, get_file, path_of, store
 from service.idempotency import create_of
 from service.keys import Caller
 from service.objects import file_object
@@ -129,10 +129,7 @@ def remove_file(file_id: str, context: Here, caller: Uploader) -> dict[str, Any]
     """Delete a file."""
     with context.database.writing() as session:
         scope = Scope(session, caller.tenant_id)
-        file = _the_file(scope, file_id)
-        alone = delete_file(scope, file)
-    if alone:
-        remove_content(context.settings, file)
+        delete_file(scope, _the_file(scope, file_id))
     return {"id": file_id, "object": "file", "deleted": True}
 
 
@@ -153,6 +150,3 @@ def _the_file(scope: Scope, id: str) -> File:
     if file is None:
         raise missing("File object", id, "file_not_found")
     return file
-
-
-__all__ = ["Stored", "router"]

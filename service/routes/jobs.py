@@ -142,16 +142,16 @@ def report(job_id: str, request: Request, context: Here, caller: Anyone) -> Resp
     return report_response(request, models_dir(context.settings, caller.tenant_id) / job.id)
 
 
-def the_job(scope: Scope, id: str) -> Job:
+def the_job(scope: Scope, id: str, lock: bool = False) -> Job:
     """Raises ApiError 404."""
-    job = jobs.get(scope, id, KIND)
+    job = jobs.get(scope, id, KIND, lock=lock)
     if job is None:
         raise missing("fine-tuning job", id, "fine_tune_not_found")
     return job
 
 
 def report_response(request: Request, folder: Any) -> Response:
-    """report.html or report.json of a folder, whichever `Accept` names first."""
+    """report.html of a folder where `Accept` names HTML, else report.json."""
     accept = request.headers.get("accept", "")
     name, kind = ("report.html", "text/html") if "text/html" in accept else ("report.json", "application/json")
     policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'none'; sandbox"
@@ -168,7 +168,7 @@ def _moved(
 ) -> dict[str, Any]:
     """Commit a move, then tell the engine; a worker's reconciler tells it again if this process dies between."""
     with context.database.writing() as session:
-        job = the_job(Scope(session, caller.tenant_id), job_id)
+        job = the_job(Scope(session, caller.tenant_id), job_id, lock=True)
         move(session, job)
     then(job)
     return job_object(job, caller.tenant_name)

@@ -39,7 +39,7 @@ async def stream(
     `Last-Event-ID` goes on after that event.
     """
     await to_thread.run_sync(_look, context, caller, job_id, 0)  # 404 before the stream begins
-    after = int(last_event_id) if last_event_id and last_event_id.isdecimal() else 0
+    after = int(last_event_id) if last_event_id and last_event_id.isdecimal() and len(last_event_id) < 19 else 0
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     return StreamingResponse(_events(context, caller, job_id, after), media_type="text/event-stream", headers=headers)
 

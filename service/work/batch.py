@@ -36,7 +36,7 @@ def execute(folder: Path, request: Mapping[str, Any], stop: Callable[[], bool]) 
 
     rows, work = plan_of(folder) / ROWS, work_of(folder)
     done = work / DONE
-    if request["models"] and not done.exists():
+    if request["models"] and not done.with_name(done.name + ".manifest.json").exists():
         yield from _classified(rows, done, [Path(path) for path in request["models"]], stop)
     place = (request["endpoint"], work / OUTPUT, work / ERRORS, request["id"], request["created"])
     counts = write_batch(done, lines_path(rows), *place)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from pipelines.durable import MANIFEST
 from service.work.files import plan_of, planning, work_of
 
 DATA = "data.jsonl"
@@ -25,7 +26,10 @@ def execute(folder: Path, request: Mapping[str, Any], stop: Callable[[], bool]) 
     """Score every model and its baselines."""
     from pipelines.compare import compare
 
+    out = work_of(folder) / "run"
+    if (out / MANIFEST).exists():  # an earlier attempt ended between its last file and its last word
+        return
     models = [Path(path) for path in request["models"]]
     columns = {"text": "text", "label": "label"}
-    for event in compare(models, plan_of(folder) / DATA, work_of(folder) / "run", columns, False, stop):
+    for event in compare(models, plan_of(folder) / DATA, out, columns, False, stop):
         yield event.to_json()

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipelines.durable import write_json
+from pipelines.durable import MANIFEST, write_json
 from service.work.files import plan_of, planning, work_of
 
 TRAIN, VALIDATION, CONFIG = "train.jsonl", "validation.jsonl", "config.json"
@@ -40,6 +40,8 @@ def execute(folder: Path, request: Mapping[str, Any], stop: Callable[[], bool]) 
     config = parse_config(json.loads((plan_of(folder) / CONFIG).read_text(encoding="utf-8")))
     config = config.model_copy(update={"training": _scaled(config, request["rate_multiplier"])})
     out = work_of(folder) / "run"
+    if (out / MANIFEST).exists():  # an earlier attempt ended between its last file and its last word
+        return
     count = launch.resolve_count(config.training.processes)
     if count == 1:
         for event in finetune(config, out, resume=True, stop=stop, store=default_store()):

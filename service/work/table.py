@@ -24,7 +24,7 @@ def plan(folder: Path, request: Mapping[str, Any], _: Callable[[], bool]) -> Ite
     with planning(folder) as staging:
         with open_upload(source, filename) as upload:
             if text not in upload.columns:
-                found = f"no column {text!r} (text); columns found: {', '.join(upload.columns)}"
+                found = f"no column {text!r} (text); columns found: {_listed(upload.columns)}"
                 raise UploadRefused(f"{upload.name}: {found}", "invalid_value", "text", 1)
             format = upload.format
         with source.open("rb") as file:
@@ -32,7 +32,7 @@ def plan(folder: Path, request: Mapping[str, Any], _: Callable[[], bool]) -> Ite
         name = f"input.{format}" + (".gz" if packed else "")
         os.link(source, staging / name)  # content never changes, and stays when the file is deleted
         write_json(staging / TABLE, {"input": name, "output": f"output.{format}"})
-        yield {"event": "planned", "message": f"{format} with the columns {', '.join(upload.columns)}", "data": {}}
+        yield {"event": "planned", "message": f"{format} with the columns {_listed(upload.columns)}", "data": {}}
 
 
 def execute(folder: Path, request: Mapping[str, Any], stop: Callable[[], bool]) -> Iterator[dict[str, Any]]:
@@ -42,10 +42,17 @@ def execute(folder: Path, request: Mapping[str, Any], stop: Callable[[], bool]) 
 
     table = json.loads((plan_of(folder) / TABLE).read_text(encoding="utf-8"))
     out = work_of(folder) / table["output"]
-    if not out.exists():
+    manifest = out.with_name(out.name + ".manifest.json")
+    if not manifest.exists():
         options, source = Options(text=request["text"], backend="torch"), plan_of(folder) / table["input"]
         for event in classify([Path(request["model"])], str(source), out, options, resume=True, stop=stop):
             yield event.to_json()
-    summary = json.loads(out.with_name(out.name + ".manifest.json").read_text(encoding="utf-8"))
+    summary = json.loads(manifest.read_text(encoding="utf-8"))
     rows, errors = summary["rows"], summary["errors"]
     write_json(work_of(folder) / COUNTS, {"total": rows, "completed": rows - errors, "failed": errors})
+
+
+def _listed(columns: list[str]) -> str:
+    """Names for a message: not all of a thousand, no long one whole."""
+    more = f" and {len(columns) - 20} more" if len(columns) > 20 else ""
+    return ", ".join(name[:60] for name in columns[:20]) + more

@@ -54,7 +54,8 @@ def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service
     app = create_app(settings, database, engine, Inference(tmp_path / "run"))
     with database.writing() as session:
         key = create_key(session, "one", "test")[1]
-    with TestClient(app, headers={"Authorization": f"Bearer {key}"}, raise_server_exceptions=False) as api:
+    headers = {"Authorization": f"Bearer {key}"}
+    with TestClient(app, "http://127.0.0.1", headers=headers, raise_server_exceptions=False) as api:
         yield Service(settings, database, engine, api, key)
     engine.close()
     database.close()

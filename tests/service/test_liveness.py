@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from service import jobs
 from service.database import Database, Scope
 from service.keys import create_key
-from service.liveness import DeclaredDead, Liveness, reconcile
+from service.liveness import DeclaredDead, Liveness, Reconciler
 from service.settings import ServiceSettings
 from service.tables import Job, Worker
 
@@ -33,6 +33,9 @@ class FakeEngine:
 
     def resume(self, job_id: str) -> None:
         self.told.append(("resume", job_id))
+
+    def retry(self, job_id: str, tenant_id: str) -> None:
+        self.told.append(("retry", (job_id, tenant_id)))
 
 
 @pytest.fixture
@@ -118,8 +121,28 @@ def test_the_engine_is_made_to_agree_with_our_rows(database: Database) -> None:
             jobs.child_ended(session, id, "w0" if id == cancelled else "w1")
         jobs.resume(session, session.scalars(sa.select(Job).where(Job.id == resumed)).one())
     engine = FakeEngine({cancelled: "PENDING", resumed: "CANCELLED", fine: "PENDING"})
-    reconcile(database, engine)  # type: ignore[arg-type]
+    reconciler = Reconciler(database, engine)  # type: ignore[arg-type]
+    reconciler.look()
+    assert engine.told == []  # a call may be on its way
+    reconciler.look()
     assert sorted(engine.told) == [("resume", resumed), ("stop", cancelled)]
+
+
+def test_a_retry_that_did_not_reach_the_engine_is_made_again(database: Database) -> None:
+    with database.writing() as session:
+        tenant = create_key(session, "agency", "a")[0].tenant_id
+        id = jobs.create(Scope(session, tenant), "fine-tune", {}, {}).id
+    engine = FakeEngine({id: "SUCCESS"})
+    reconciler = Reconciler(database, engine)  # type: ignore[arg-type]
+    reconciler.look()
+    reconciler.look()
+    assert engine.told == [("retry", (id, tenant))]
+
+
+def test_what_belongs_to_nobody_is_recovered(database: Database, two: tuple[Liveness, Liveness]) -> None:
+    engine = FakeEngine()
+    two[0].adopt({"w1", "w2", "gone"}, engine)  # type: ignore[arg-type]
+    assert engine.told == [("recover", ["gone"])]
 
 
 def test_a_job_whose_child_still_saves_is_not_resumed_yet(database: Database) -> None:
@@ -129,5 +152,7 @@ def test_a_job_whose_child_still_saves_is_not_resumed_yet(database: Database) ->
         jobs.pause(session, job)
         jobs.resume(session, job)
     engine = FakeEngine({id: "CANCELLED"})
-    reconcile(database, engine)  # type: ignore[arg-type]
+    reconciler = Reconciler(database, engine)  # type: ignore[arg-type]
+    reconciler.look()
+    reconciler.look()
     assert engine.told == []

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import os
 import time
 
 import sqlalchemy as sa
@@ -24,6 +25,10 @@ def test_expired_files_go_and_others_stay(service: Service) -> None:
         scope = Scope(session, tenant)
         old = add_file(scope, store(service.settings, tenant, io.BytesIO(b"old")), "a", "batch", time.time() - 1)
         new = add_file(scope, store(service.settings, tenant, io.BytesIO(b"new")), "b", "batch", time.time() + 100)
+    sweep(service.settings, service.database)
+    assert path_of(service.settings, old).exists()  # so young that another upload of the same bytes may be on its way
+    for file in (old, new):
+        os.utime(path_of(service.settings, file), (0, 0))
     sweep(service.settings, service.database)
     assert not path_of(service.settings, old).exists()
     assert path_of(service.settings, new).exists()
