@@ -35,7 +35,7 @@ FORMATS = ["csv", "tsv", "jsonl", "csv.gz", "tsv.gz", "jsonl.gz", "parquet"]
 def save(folder: Path, name: str, content: str | bytes) -> Path:
     path = folder / name
     raw = content if isinstance(content, bytes) else content.encode()
-    path.write_bytes(gzip.compress(raw) if name.endswith(".gz") else raw)
+    path.write_bytes(gzip.compress(raw, mtime=0) if name.endswith(".gz") else raw)
     return path
 
 
@@ -176,7 +176,7 @@ def test_broken_delimited_text(tmp_path: Path, name: str, content: str | bytes, 
 
 
 def test_damaged_gzip(tmp_path: Path) -> None:
-    whole = gzip.compress(b"text,label\n" + b"".join(f"text {n},x\n".encode() for n in range(20_000)))
+    whole = gzip.compress(b"text,label\n" + b"".join(f"text {n},x\n".encode() for n in range(20_000)), mtime=0)
     path = tmp_path / "a.csv.gz"
     for damaged in (whole[: len(whole) // 2], whole[:-8] + b"\0" * 8):
         path.write_bytes(damaged)

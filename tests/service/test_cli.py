@@ -136,7 +136,7 @@ def test_compare_refuses_in_one_message(tmp_path: Path) -> None:
 def bad_inputs(folder: Path) -> dict[str, tuple[list[str], str]]:
     """Name of a file that cannot be classified -> further arguments, and what is said of it."""
     good = "".join(json.dumps(row) + "\n" for row in toy_rows(50))
-    (folder / "cut.jsonl.gz").write_bytes(gzip.compress(good.encode())[:-20])
+    (folder / "cut.jsonl.gz").write_bytes(gzip.compress(good.encode(), mtime=0)[:-20])
     (folder / "columns.csv").write_text("body,label\nhello,calm\n")
     (folder / "binary.csv").write_bytes(bytes(range(256)) * 400)
     (folder / "empty.jsonl").write_text("")

@@ -271,7 +271,7 @@ def test_any_bytes_are_read_or_refused(
 ) -> None:
     folder = tmp_path_factory.mktemp("any")
     source = folder / "stored"
-    source.write_bytes(gzip.compress(start + content) if packed else start + content)
+    source.write_bytes(gzip.compress(start + content, mtime=0) if packed else start + content)
     problem: UploadRefused | None = None
     try:
         prepare(source, filename, {}, folder / "examples.jsonl", training=False)
@@ -363,7 +363,7 @@ def test_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
     for count in (2_000, 20_000):
         rows = (json.dumps(chat(sentence(i % 97), LABELS[i % 3])) + "\n" for i in range(count))
         packed = tmp_path / "packed"
-        packed.write_bytes(gzip.compress("".join(rows).encode(), 1))
+        packed.write_bytes(gzip.compress("".join(rows).encode(), 1, mtime=0))
         tracemalloc.start()
         prepare(packed, "a.jsonl.gz", {}, tmp_path / "examples.jsonl")
         peaks.append(tracemalloc.get_traced_memory()[1])

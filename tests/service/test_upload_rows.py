@@ -48,7 +48,7 @@ def test_every_format_with_a_name_and_without(tmp_path: Path, suffix: str, named
 @pytest.mark.parametrize("filename", ["a.json", "a.ndjson", "a.JSONL", "a.jsonl.gz", "a.txt", "", "/x/a.b/upload"])
 def test_a_name_is_a_hint(tmp_path: Path, filename: str) -> None:
     """Packed or not is seen in the bytes."""
-    for content in (JSONL, b"\xef\xbb\xbf" + JSONL, b"\n \n" + JSONL, gzip.compress(JSONL)):
+    for content in (JSONL, b"\xef\xbb\xbf" + JSONL, b"\n \n" + JSONL, gzip.compress(JSONL, mtime=0)):
         assert read(stored(tmp_path, content), filename) == ("jsonl", ["text", "label"], [{"text": "x", "label": "a"}])
 
 
@@ -56,7 +56,7 @@ def test_a_name_is_a_hint(tmp_path: Path, filename: str) -> None:
     ("content", "filename", "message"),
     [
         (b"", "a.csv", "a.csv: the file is empty; expected one example per line"),
-        (gzip.compress(b""), "a.csv.gz", "a.csv.gz: the file is empty; expected one example per line"),
+        (gzip.compress(b"", mtime=0), "a.csv.gz", "a.csv.gz: the file is empty; expected one example per line"),
         (
             b"PK\x03\x04rest",
             "a.xlsx",
@@ -84,7 +84,7 @@ def test_a_name_is_a_hint(tmp_path: Path, filename: str) -> None:
             "a.csv, line 1, column 1: expected UTF-8, found UTF-16; save the file as UTF-8",
         ),
         (
-            gzip.compress(JSONL * 5)[:-9],
+            gzip.compress(JSONL * 5, mtime=0)[:-9],
             "a.jsonl",
             "a.jsonl, line 1: the gzip data is damaged or cut off (Compressed file ended before the end-of-stream "
             "marker was reached); copy the file again",
@@ -116,7 +116,7 @@ def test_a_parquet_file_that_is_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize("blank", [b"\n", b"   "])
 def test_what_unpacks_without_end_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, blank: bytes) -> None:
     monkeypatch.setattr(upload_rows, "MOST_BYTES", 1 << 20)
-    source = stored(tmp_path, gzip.compress(JSONL + blank * (8 << 20)))
+    source = stored(tmp_path, gzip.compress(JSONL + blank * (8 << 20), mtime=0))
     error = refused(source)
     assert (error.code, error.message) == (
         "file_too_large",

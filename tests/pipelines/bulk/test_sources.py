@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[3]
 def save(folder: Path, name: str, content: str | bytes) -> Path:
     path = folder / name
     raw = content if isinstance(content, bytes) else content.encode()
-    path.write_bytes(gzip.compress(raw) if name.endswith(".gz") else raw)
+    path.write_bytes(gzip.compress(raw, mtime=0) if name.endswith(".gz") else raw)
     return path
 
 
@@ -245,7 +245,11 @@ def test_one_item_for_every_record_of_csv(
         ("a.jsonl", "{}\n".encode("utf-16"), "a.jsonl, line 1, column 1: expected UTF-8, found UTF-16; save the file"),
         ("a.jsonl", '{"a": 1}\n'.encode("utf-16-le"), "a.jsonl: expected UTF-8 text, found binary data; is it the"),
         ("a.csv", bytes(range(256)) * 999, "a.csv: expected UTF-8 text, found binary data; is it the right file, with"),
-        ("a.jsonl", gzip.compress(b"{}\n"), "a.jsonl: expected UTF-8 text, found binary data; is it the right file"),
+        (
+            "a.jsonl",
+            gzip.compress(b"{}\n", mtime=0),
+            "a.jsonl: expected UTF-8 text, found binary data; is it the right file",
+        ),
         ("a.jsonl", b"PK\x03\x04" + b"a" * 999 + b"\0", "a.jsonl: expected UTF-8 text, found binary data; is it the"),
         ("a.parquet", "x,y\n", "a.parquet: not a readable Parquet file: "),
         ("a.xlsx", "x", "a.xlsx: unknown format '.xlsx'; expected .csv, "),
@@ -267,7 +271,7 @@ def test_a_parquet_file_with_the_name_of_a_text_file(tmp_path: Path) -> None:
 
 
 def test_damaged_gzip_ends_the_reading(tmp_path: Path) -> None:
-    whole = gzip.compress("".join(f'{{"n": {n * n}}}\n' for n in range(200_000)).encode())
+    whole = gzip.compress("".join(f'{{"n": {n * n}}}\n' for n in range(200_000)).encode(), mtime=0)
     path = tmp_path / "a.jsonl.gz"
     path.write_bytes(whole[: len(whole) // 2])
     found: list[Item] = []
