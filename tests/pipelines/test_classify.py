@@ -292,6 +292,7 @@ def test_a_folder_of_files_is_one_input(plain: Path, tmp_path: Path) -> None:
     assert (Path(error["file"]).name, error["line"]) == ("2.jsonl", 4)
 
 
+@pytest.mark.slow
 def test_a_cascade_says_who_answered_and_what_it_costs(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:

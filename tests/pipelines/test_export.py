@@ -122,7 +122,7 @@ def test_the_manifest_tells_what_was_checked(model: Path, exported: Path) -> Non
         assert found["runtime"].split()[0] == {"onnx": "onnxruntime"}.get(format, format)
 
 
-QUICK = ("bert", "distilbert")  # the others are left to make test-slow: ten seconds each
+QUICK = ("bert",)  # the others are left to make test-slow: ten seconds each
 TYPES = [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in ARCHITECTURES]
 
 

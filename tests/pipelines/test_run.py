@@ -311,6 +311,7 @@ def stop_in(training: int, config: RunConfig, out: Path) -> None:
             begun[event.name] += 1
 
 
+@pytest.mark.slow
 def test_a_run_stopped_in_the_learning_curve_resumes_to_the_same_report(tmp_path: Path) -> None:
     raw = toy_config(tmp_path, rows=80, evaluation={"learning_curve": [0.3, 0.6]})
     runs.run(raw, tmp_path / "whole")

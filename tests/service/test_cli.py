@@ -105,6 +105,7 @@ def test_misuse_of_the_command_line(tmp_path: Path) -> None:
     assert done.stdout == ""
 
 
+@pytest.mark.slow
 def test_compare_scores_a_run_on_a_file_with_other_column_names(tmp_path: Path) -> None:
     first_run(tmp_path)
     rows = [{"tweet": row["text"], "class": row["label"]} for row in toy_rows(30, seed=9)]
@@ -169,6 +170,7 @@ def test_classify_refuses_in_one_line_and_leaves_nothing(tmp_path: Path, inside:
     assert (tmp_path / "taken.jsonl").read_text() == "precious"
 
 
+@pytest.mark.slow
 def test_a_line_of_50_mb_is_one_error_and_the_rest_is_classified(tmp_path: Path) -> None:
     first_run(tmp_path, baselines=["majority"])
     with (tmp_path / "in.jsonl").open("w") as file:
@@ -185,6 +187,7 @@ def test_a_line_of_50_mb_is_one_error_and_the_rest_is_classified(tmp_path: Path)
     assert len((tmp_path / "out.csv").read_text().splitlines()) == 3
 
 
+@pytest.mark.slow
 def test_classify_reads_standard_input(tmp_path: Path) -> None:
     first_run(tmp_path, baselines=["majority"])
     command = [sys.executable, "-m", "service.cli", "classify", "first", "-", "--out", "out.jsonl", "--format", "csv"]

@@ -80,6 +80,7 @@ TORCHRUN = [
 ]
 
 
+@pytest.mark.slow
 def test_two_processes_agree_with_one(tmp_path: Path) -> None:
     """Both compute a share of the hidden states that are kept."""
     assert_agree_with_one(tmp_path, "on", OURS)

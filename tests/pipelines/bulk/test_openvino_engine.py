@@ -74,7 +74,9 @@ def clear(logits: FloatArray) -> Any:
     return first - second > 0.2
 
 
-@pytest.mark.parametrize("model_type", ARCHITECTURES)
+@pytest.mark.parametrize(
+    "model_type", [pytest.param(name, marks=[] if name == "bert" else [pytest.mark.slow]) for name in ARCHITECTURES]
+)
 def test_logits_are_those_of_pytorch(model_type: str) -> None:
     backbone = toy(model_type)
     encodings = backbone.encode(TEXTS)
@@ -122,7 +124,8 @@ def test_low_precision_agrees_on_clear_items(precision: Any) -> None:
     assert 0 < np.abs(found - expected).max() < 0.2  # it is another precision, and close
 
 
-@pytest.mark.parametrize("precision", ["fp32", pytest.param("int8", marks=[needs_nncf, pytest.mark.slow])])
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("int8", marks=needs_nncf)])
 def test_equal_settings_give_equal_bits(precision: Any) -> None:
     backbone = toy()
     encodings = backbone.encode(TEXTS)
