@@ -113,7 +113,7 @@ def test_the_script_of_the_readme(live: LiveService, version: str | None, tmp_pa
         ("http://127.0.0.1:8080", live.url),
         ("rsk_...", live.key),
         ("sentence-transformers/all-MiniLM-L6-v2", "toy"),
-        ('suffix="brand")', f'suffix="brand", extra_body={QUICK!r})'),
+        ('suffix="brand"', f'suffix="brand", extra_body={QUICK!r}'),
     ):
         assert old in script
         script = script.replace(old, new)
