@@ -6,7 +6,7 @@ How a job passes through it::
     serve -> api -> routes                 keys and limits in front; a create writes our row and the engine's in one
                                            transaction (jobs, engine)
     worker -> execution -> kinds           a worker claims the job: plan, execute, publish
-    supervise -> child -> work             each phase in a process of its own, which calls `pipelines`
+    supervise -> child -> phases           each phase in a process of its own, which calls `pipelines`
     reporting                              its events -> rows, while its attempt is the newest
     liveness                               jobs of dead workers go back to the queue
     inference                              live calls: one process that owns the loaded models

@@ -63,7 +63,7 @@ def main(arguments: list[str]) -> int:
 def _events(
     kind: str, phase: str, folder: Path, request: Mapping[str, Any], asked: threading.Event
 ) -> Iterable[dict[str, Any]]:
-    from service.work import PHASES
+    from service.phases import PHASES
 
     return PHASES[kind, phase](folder, request, asked.is_set)
 

@@ -15,8 +15,8 @@ from service.files import Stored, add_file
 from service.kinds.base import Task
 from service.kinds.placing import place_file
 from service.models import all_aliases, models_dir, models_of
+from service.phases.batch_names import COUNTS, ERRORS, MODELS, OUTPUT
 from service.tables import Job
-from service.work.batch_names import COUNTS, ERRORS, MODELS, OUTPUT
 
 
 class Batch:

@@ -11,8 +11,8 @@ from sqlalchemy.orm import Session
 from service.kinds.base import Task
 from service.kinds.batch import publish_files
 from service.kinds.placing import place_file
+from service.phases.batch_names import COUNTS
 from service.tables import Job
-from service.work.batch_names import COUNTS
 
 
 class Table:

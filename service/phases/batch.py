@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.durable import write_json
-from service.work.batch_names import COUNTS, DONE, ERRORS, MODELS, OUTPUT, ROWS
-from service.work.files import plan_of, planning, work_of
+from service.phases.batch_names import COUNTS, DONE, ERRORS, MODELS, OUTPUT, ROWS
+from service.phases.files import plan_of, planning, work_of
 
 
 def plan(folder: Path, request: Mapping[str, Any], _: Callable[[], bool]) -> Iterator[dict[str, Any]]:

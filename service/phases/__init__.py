@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from service.work import batch, compare, finetune, table
+from service.phases import batch, compare, finetune, table
 
 Phase = Callable[[Path, Mapping[str, Any], Callable[[], bool]], Iterator[dict[str, Any]]]
 PHASES: dict[tuple[str, str], Phase] = {

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.durable import MANIFEST
-from service.work.files import plan_of, planning, work_of
+from service.phases.files import plan_of, planning, work_of
 
 DATA = "data.jsonl"
 

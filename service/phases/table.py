@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.durable import write_json
-from service.work.batch_names import COUNTS
-from service.work.files import plan_of, planning, work_of
+from service.phases.batch_names import COUNTS
+from service.phases.files import plan_of, planning, work_of
 
 TABLE = "table.json"
 

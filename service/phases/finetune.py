@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.durable import MANIFEST, write_json
-from service.work.files import plan_of, planning, work_of
+from service.phases.files import plan_of, planning, work_of
 
 TRAIN, VALIDATION, CONFIG = "train.jsonl", "validation.jsonl", "config.json"
 
