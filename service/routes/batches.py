@@ -11,13 +11,13 @@ from service.auth import caller_of, needs
 from service.context import Context, context_of
 from service.database import Scope
 from service.errors import missing
-from service.idempotency import create_of
 from service.job_request import require_file
 from service.keys import Caller
 from service.models import the_model
 from service.objects import batch_object
 from service.paging import listed, page
 from service.schemas import BatchRequest
+from service.submit import submit
 from service.tables import Job
 
 router = APIRouter(prefix="/v1/batches", tags=["batches"])
@@ -30,17 +30,13 @@ Submitter = Annotated[Caller, Depends(needs("batches:write"))]
 @router.post("")
 def create(body: BatchRequest, request: Request, context: Here, caller: Submitter) -> dict[str, Any]:
     """Submit a batch: lines of requests; or with `model` a CSV, JSONL or Parquet, whose rows are classified."""
-    call = create_of(request, body.model_dump())
-    with context.database.writing() as session:
-        scope = Scope(session, caller.tenant_id)
-        job = jobs.get(scope, call.earlier(scope) or "", *KINDS)
-        if job is None:
-            require_file(scope, body.input_file_id, "input_file_id")
-            kind, asked = _asked(scope, body)
-            job = jobs.create(scope, kind, asked, body.metadata or {})
-            context.engine.submit(session, job.id, caller.tenant_id, job.priority)
-            call.answer(scope, job.id)
-        return batch_object(job)
+
+    def make(scope: Scope) -> Job:
+        require_file(scope, body.input_file_id, "input_file_id")
+        kind, asked = _asked(scope, body)
+        return jobs.create(scope, kind, asked, body.metadata or {})
+
+    return batch_object(submit(request, context, caller, body, make))
 
 
 @router.get("")

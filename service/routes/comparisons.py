@@ -12,7 +12,6 @@ from service.auth import caller_of, needs
 from service.context import Context, context_of
 from service.database import Scope
 from service.errors import ApiError, missing
-from service.idempotency import create_of
 from service.job_request import require_file
 from service.keys import Caller
 from service.kinds.compare import comparison_dir
@@ -20,6 +19,7 @@ from service.models import the_model
 from service.objects import comparison_object
 from service.routes.jobs import report_response
 from service.schemas import CompareRequest
+from service.submit import submit
 from service.tables import Job
 
 router = APIRouter(prefix="/v1/comparisons", tags=["comparisons"])
@@ -32,18 +32,14 @@ Submitter = Annotated[Caller, Depends(needs("jobs:write"))]
 @router.post("")
 def create(body: CompareRequest, request: Request, context: Here, caller: Submitter) -> dict[str, Any]:
     """Score models and their baselines on a labelled file."""
-    call = create_of(request, body.model_dump())
-    with context.database.writing() as session:
-        scope = Scope(session, caller.tenant_id)
-        job = jobs.get(scope, call.earlier(scope) or "", KIND)
-        if job is None:
-            require_file(scope, body.file_id, "file_id")
-            models = [the_model(scope, name, "models").id for name in body.models]
-            asked = {"models": models, "file_id": body.file_id, "data": body.data.mapping}
-            job = jobs.create(scope, KIND, asked, body.metadata or {})
-            context.engine.submit(session, job.id, caller.tenant_id, job.priority)
-            call.answer(scope, job.id)
-        return comparison_object(job)
+
+    def make(scope: Scope) -> Job:
+        require_file(scope, body.file_id, "file_id")
+        models = [the_model(scope, name, "models").id for name in body.models]
+        asked = {"models": models, "file_id": body.file_id, "data": body.data.mapping}
+        return jobs.create(scope, KIND, asked, body.metadata or {})
+
+    return comparison_object(submit(request, context, caller, body, make))
 
 
 @router.get("/{comparison_id}")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
 
 import sqlalchemy as sa
 from fastapi import APIRouter, Depends, Query, Request
@@ -15,13 +16,13 @@ from service.auth import caller_of, needs
 from service.context import Context, context_of
 from service.database import Scope
 from service.errors import ApiError, invalid, missing
-from service.idempotency import create_of
 from service.job_request import job_request
 from service.keys import Caller
 from service.models import models_dir
 from service.objects import checkpoint_object, event_object, job_object
 from service.paging import listed, page
 from service.schemas import JobRequest
+from service.submit import submit
 from service.tables import Job, JobCheckpoint, JobEvent
 
 router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["fine-tuning"])
@@ -29,21 +30,18 @@ KIND: jobs.Kind = "fine-tune"
 Here = Annotated[Context, Depends(context_of)]
 Anyone = Annotated[Caller, Depends(caller_of)]
 Submitter = Annotated[Caller, Depends(needs("jobs:write"))]
+Part = TypeVar("Part", JobEvent, JobCheckpoint)
 
 
 @router.post("")
 def create(body: JobRequest, request: Request, context: Here, caller: Submitter) -> dict[str, Any]:
     """Submit a fine-tuning job."""
-    call = create_of(request, body.model_dump())
-    with context.database.writing() as session:
-        scope = Scope(session, caller.tenant_id)
-        job = jobs.get(scope, call.earlier(scope) or "", KIND)
-        if job is None:
-            asked = job_request(scope, context.settings, body)
-            job = jobs.create(scope, KIND, asked, body.metadata or {}, body.priority or jobs.PRIORITY)
-            context.engine.submit(session, job.id, caller.tenant_id, job.priority)
-            call.answer(scope, job.id)
-        return job_object(job, caller.tenant_name)
+
+    def make(scope: Scope) -> Job:
+        asked = job_request(scope, context.settings, body)
+        return jobs.create(scope, KIND, asked, body.metadata or {}, body.priority or jobs.PRIORITY)
+
+    return job_object(submit(request, context, caller, body, make), caller.tenant_name)
 
 
 @router.get("")
@@ -109,11 +107,7 @@ def events(
     limit: Annotated[int, Query(ge=1, le=1000)] = 20,
 ) -> dict[str, Any]:
     """What happened, newest first."""
-    with context.database.reading() as session:
-        scope = Scope(session, caller.tenant_id)
-        job = the_job(scope, job_id)
-        rows, more = page(scope, JobEvent, after, limit, JobEvent.job_id == job.id)
-    return listed(rows, more, event_object)
+    return _of_job(context, caller, job_id, JobEvent, after, limit, lambda each, _: event_object(each))
 
 
 @router.get("/{job_id}/checkpoints")
@@ -125,11 +119,7 @@ def checkpoints(
     limit: Annotated[int, Query(ge=1, le=1000)] = 10,
 ) -> dict[str, Any]:
     """Checkpoints with their metrics, newest first."""
-    with context.database.reading() as session:
-        scope = Scope(session, caller.tenant_id)
-        job = the_job(scope, job_id)
-        rows, more = page(scope, JobCheckpoint, after, limit, JobCheckpoint.job_id == job.id)
-    return listed(rows, more, lambda each: checkpoint_object(each, job))
+    return _of_job(context, caller, job_id, JobCheckpoint, after, limit, checkpoint_object)
 
 
 @router.get("/{job_id}/report", response_class=Response)
@@ -150,13 +140,30 @@ def the_job(scope: Scope, id: str, lock: bool = False) -> Job:
     return job
 
 
-def report_response(request: Request, folder: Any) -> Response:
+def report_response(request: Request, folder: Path) -> Response:
     """report.html of a folder where `Accept` names HTML, else report.json."""
     accept = request.headers.get("accept", "")
     name, kind = ("report.html", "text/html") if "text/html" in accept else ("report.json", "application/json")
     policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'none'; sandbox"
     headers = {"X-Content-Type-Options": "nosniff", "Content-Security-Policy": policy, "Vary": "Accept"}
     return FileResponse(folder / name, media_type=kind, headers=headers)
+
+
+def _of_job(
+    context: Context,
+    caller: Caller,
+    job_id: str,
+    table: type[Part],
+    after: str | None,
+    limit: int,
+    show: Callable[[Part, Job], dict[str, Any]],
+) -> dict[str, Any]:
+    """A page of what belongs to a job."""
+    with context.database.reading() as session:
+        scope = Scope(session, caller.tenant_id)
+        job = the_job(scope, job_id)
+        rows, more = page(scope, table, after, limit, table.job_id == job.id)
+    return listed(rows, more, lambda each: show(each, job))
 
 
 def _moved(
