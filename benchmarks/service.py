@@ -45,6 +45,7 @@ SHORT = {
     "backbone": {"freeze": 4},
     "evaluation": {"bootstrap": 100},
 }
+FIELDS = ("per_second", "p50_ms", "p99_ms", "seconds", "rss_mib", "queued", "silent", "failed")
 AIMS = {
     "reads": "≥ 1,500/s, p99 ≤ 50 ms",
     "creates": "≥ 300/s, p99 ≤ 200 ms",
@@ -102,7 +103,7 @@ def followers(service: LiveService) -> dict[str, Any]:
         with service.http() as http:
             queued = sum(http.post("/v1/fine_tuning/jobs", json=body).status_code == 200 for _ in range(1000))
         heard, errors = _follow(service, job, 200)
-        return {"queued": queued, "followers": len(heard), "silent": heard.count(0), "errors": errors[:3]}
+        return {"queued": queued, "followers": len(heard), "silent": heard.count(0), "failed": len(errors)}
 
 
 def _follow(service: LiveService, job: str, followers: int) -> tuple[list[int], list[str]]:
@@ -205,11 +206,8 @@ def table(rows: list[results.Row]) -> str:
         own = [row for row in rows if row["kind"] == name]
         if own:
             lines.append([f"`{name}`", str(len(own)), *(_median(own, key) for key in FIELDS), AIMS.get(name, "")])
-    header = ["row", "repeats", "a second", "p50, ms", "p99, ms", "seconds", "MiB", "aim"]
+    header = ["row", "repeats", "a second", "p50, ms", "p99, ms", "seconds", "MiB", "queued", "silent", "failed", "aim"]
     return results.markdown(header, lines)
-
-
-FIELDS = ("per_second", "p50_ms", "p99_ms", "seconds", "rss_mib")
 
 
 def _median(rows: list[results.Row], key: str) -> str:

@@ -1,4 +1,6 @@
-"""The process that does the work of one job: no secrets, low priority, limits of its own; it dies with its worker.
+"""The process that does the work of one job: low priority, limits of its own, no secret in its environment.
+
+It dies with its worker. It has the rights of the user who runs the service, and can read what that user can.
 
 `python -m service.child KIND PHASE FOLDER PARENT` reads FOLDER/PHASE.json and writes events as JSON lines to standard
 output, the last of them an `error` where it fails. SIGTERM asks it to keep what it has and end with exit code 75.
@@ -6,6 +8,7 @@ output, the last of them an `error` where it fails. SIGTERM asks it to keep what
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import logging
@@ -18,7 +21,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipelines.errors import ConfigError, Interrupted, RootstockError
+from pipelines.errors import ConfigError, DataError, Interrupted, RootstockError
 from service.death import die_with_parent
 
 SAVED = 75  # EX_TEMPFAIL
@@ -46,12 +49,13 @@ def main(arguments: list[str]) -> int:
     except Interrupted:
         return SAVED
     except RootstockError as error:
-        _say(getattr(error, "code", _code(error)), str(error), getattr(error, "param", None))
+        message = str(error) or "one of several processes failed; the server's log says more"
+        _say(getattr(error, "code", _code(error)), message, getattr(error, "param", None))
         return 1
     except OSError as error:
         if error.strerror is None:
             raise
-        full = error.errno in (28, 122)
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         _say("insufficient_storage" if full else "internal_error", f"a file cannot be written: {error.strerror}", None)
         return 1
     except MemoryError:
@@ -80,7 +84,9 @@ def _limit(phase: str, limits: Mapping[str, int]) -> None:
 
 
 def _code(error: RootstockError) -> str:
-    return "invalid_value" if isinstance(error, ConfigError) else "invalid_training_file"
+    if isinstance(error, ConfigError):
+        return "invalid_value"
+    return "invalid_training_file" if isinstance(error, DataError) else "job_failed"
 
 
 def _say(code: str, message: str, param: str | None) -> None:

@@ -7,12 +7,16 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from pipelines.bulk.ledger import ERRORS
 from pipelines.errors import DataError
 from pipelines.tables import RowError, open_lines, read_jsonl
 
 Values = dict[str, Any]
-# Columns that classify adds and the suffix of its error file. The modules that name them import torch.
-LABEL, SCORES, REASONS = "predicted_label", "predicted_scores", ".errors.jsonl"
+# Columns that classify adds; the module that names them loads torch.
+LABEL, SCORES = "predicted_label", "predicted_scores"
+    "predicted_label",
+    "predicted_scores",
+)  # columns that classify adds; the module that has them loads torch
 NO_REASON = "the model gave no prediction for this text"
 
 
@@ -29,7 +33,7 @@ class ClassifiedRows:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._rows = objects(path)
-        self._reasons = objects(path.with_name(path.name + REASONS))
+        self._reasons = objects(path.with_name(path.name + ERRORS))
         self._row = next(self._rows, None)
         self._reason = next(self._reasons, None)
         self._number = 0  # of the row in the rows file, by which a reason names it

@@ -12,11 +12,12 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from pipelines.durable import discard, write_json
+from pipelines.durable import discard, sync, write_json
 from service import jobs
 from service.child import SAVED
 from service.database import Database
 from service.engine import JobEngine, Stopped
+from service.environment import child_environment
 from service.kinds import KINDS, Gone, Task
 from service.liveness import DeclaredDead
 from service.reporting import Reporter
@@ -24,7 +25,6 @@ from service.settings import ServiceSettings
 from service.supervise import Ended, record_of, supervise
 from service.tables import Job, Worker
 
-PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
 log = logging.getLogger(__name__)
 
 
@@ -141,8 +141,7 @@ class Execution:
             return True
         if ended.code == SAVED or ended.asked or reporter.over:
             raise self._stopped(job.id)
-        if reporter.error is None:
-            log.error("%s: child ended with %s: %s", job.id, ended.code, ended.stderr)
+        log.warning("%s: child ended with %s: %s", job.id, ended.code, ended.stderr)
         return self._fail(job, *(reporter.error or _unexplained(ended)), reporter.problems)
 
     def _fail(
@@ -180,16 +179,14 @@ class Execution:
         return {f"{place}/": "" for place in places} | backbones
 
     def _environment(self, task: Task, phase: str) -> dict[str, str]:
-        """No secret, nothing that lets it reach a hub; hidden states go to the tenant's own store."""
-        passed = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-        if phase == "plan":  # each of its threads would reserve address space, which is limited there
-            passed["OPENBLAS_NUM_THREADS"] = "1"
-        return passed | {
-            "HF_HUB_OFFLINE": "1",
-            "TOKENIZERS_PARALLELISM": "false",
+        """Hidden states go to the tenant's own store."""
+        own = {
             "ROOTSTOCK_STORE": str(task.settings.tenant_dir(task.job.tenant_id) / "activations"),
             "ROOTSTOCK_STORE_GIB": os.environ.get("ROOTSTOCK_STORE_GIB", ""),
         }
+        if phase == "plan":  # each of its threads would reserve address space, which is limited there
+            own["OPENBLAS_NUM_THREADS"] = "1"
+        return child_environment(**own)
 
 
 def _take_over(task: Task) -> None:
@@ -198,7 +195,10 @@ def _take_over(task: Task) -> None:
     if earlier and not task.work.exists():
         partial = task.folder / ".work"
         shutil.copytree(earlier[-1], partial, dirs_exist_ok=True)
+        for path in (*partial.rglob("*"), partial):
+            sync(path)
         partial.rename(task.work)
+        sync(task.folder)
         for path in earlier:
             discard(path.parent)
     task.work.mkdir(exist_ok=True)

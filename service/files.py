@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -23,7 +24,7 @@ from service.tables import File
 
 PURPOSES = ("assistants", "batch", "fine-tune", "vision", "user_data", "evals")  # that a client may upload for
 RESERVE = 64 << 20  # bytes of disk that stay free
-YOUNG_S = 3600.0
+YOUNG_S = 3600.0  # content may be this old before its file object is there
 BLOCK = 1 << 20
 
 
@@ -121,7 +122,7 @@ def _copy(content: IO[bytes], file: IO[bytes], folder: Path) -> Stored:
     digest, size = hashlib.sha256(), 0
     while block := content.read(BLOCK):
         if size % (64 * BLOCK) == 0 and shutil.disk_usage(folder).free < RESERVE + len(block):
-            raise OSError(28, "No space left on device")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         digest.update(block)
         size += file.write(block)
     return Stored(digest.hexdigest(), size)

@@ -130,9 +130,9 @@ def fenced(session: Session, id: str, attempt: int) -> Job:
     return job
 
 
-def note(session: Session, job: Job, message: str, level: str = "info", data: dict[str, Any] | None = None) -> None:
+def note(session: Session, job: Job, message: str, data: dict[str, Any] | None = None) -> None:
     """An event for followers."""
-    _event(session, job, message, level, data)
+    _event(session, job, message, data=data)
 
 
 def note_progress(session: Session, job: Job, progress: dict[str, Any], message: str | None) -> None:

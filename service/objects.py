@@ -47,7 +47,7 @@ def job_object(job: Job, organization: str, queue_depth: int | None = None) -> d
         "training_file": asked["training_file"],
         "validation_file": asked["validation_file"],
         "hyperparameters": hyperparameters,
-        "trained_tokens": result.get("trained_tokens"),
+        "trained_tokens": None,  # not counted: nothing is charged by them
         "error": job.error,
         "seed": asked["seed"],
         "estimated_finish": _seconds(progress.get("finish_at")) if job.status == "running" else None,

@@ -8,21 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from pipelines.records import Checkpoint, Classified, Event, Finished, Rows, Scored, Stage, Step, Validation
+from service.terminal import progress_bar
 
 
 def show(events: Iterable[Event], quiet: bool = False) -> None:
     """Print events for people, to standard error. `quiet` (all processes but the main one) only consumes them."""
     console = Console(stderr=True, highlight=False, emoji=False, quiet=quiet)
-    columns = (
-        TextColumn("  {task.description}"),
-        BarColumn(bar_width=30),
-        TextColumn("{task.fields[note]}"),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console, transient=True) as bar:
+    with progress_bar(console) as bar:
         task = bar.add_task("training", total=None, visible=False, note="")
         for event in events:
             if isinstance(event, Step):

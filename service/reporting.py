@@ -12,7 +12,7 @@ from service.database import Database
 from service.tables import Job
 
 PROGRESS_S = 1.0  # between two writes of how far a job is
-EVENTS = ("error", "problems", "stage", "message", "step", "validation", "checkpoint", "scored", "rows", "planned")
+EVENTS = ("error", "problems", "stage", "step", "validation", "checkpoint", "scored", "rows", "planned")
 METRICS_S = 5.0  # between two metrics events of single steps
 
 
@@ -21,13 +21,14 @@ class Reporter:
 
     Attributes:
         error: what the child said before it failed: code, message, param.
+        problems: of single lines of an upload, beside the error.
         over: a newer attempt exists, or the job was stopped; nothing is written any more.
     """
 
     def __init__(self, database: Database, job: Job, hidden: Mapping[str, str] | None = None) -> None:
         self.database, self.job, self.hidden = database, job, hidden or {}
         self.error: tuple[str, str, str | None] | None = None
-        self.problems: list[dict[str, Any]] = []  # of single lines, beside the error
+        self.problems: list[dict[str, Any]] = []
         self.over = False
         self._metrics: dict[str, Any] = {}
         self._pending: dict[str, Any] = {}
@@ -66,9 +67,6 @@ class Reporter:
 
     def _stage(self, event: dict[str, Any]) -> None:
         self._note(event["message"], {"stage": event["name"]})
-
-    def _message(self, event: dict[str, Any]) -> None:
-        self._note(event["message"], event.get("data"), event.get("level", "info"))
 
     def _step(self, event: dict[str, Any]) -> None:
         self._metrics = {"step": event["step"], "train_loss": event["loss"], "learning_rate": event["learning_rate"]}
@@ -114,9 +112,9 @@ class Reporter:
 
     # ---- writing
 
-    def _note(self, message: str, data: dict[str, Any] | None = None, level: str = "info") -> None:
+    def _note(self, message: str, data: dict[str, Any] | None = None) -> None:
         with self.database.writing() as session:
-            jobs.note(session, jobs.fenced(session, self.job.id, self.job.attempt), message, level, data)
+            jobs.note(session, jobs.fenced(session, self.job.id, self.job.attempt), message, data)
 
     def _progress(self, values: dict[str, Any], text: str | None, now: bool = False) -> None:
         self._pending |= values

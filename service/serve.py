@@ -20,7 +20,7 @@ from pipelines.errors import ConfigError, RootstockError
 from service.database import Database
 from service.death import die_with_parent
 from service.engine import prepare_tables
-from service.keys import any_key, create_key
+from service.keys import FIRST_TENANT, any_key, create_key
 from service.settings import ServiceSettings
 
 DRAIN_S = 150.0  # until processes that were asked to end are killed
@@ -54,18 +54,17 @@ def serve(settings: ServiceSettings, host: str, port: int) -> int:
 
 def prepare(settings: ServiceSettings) -> None:
     """Tables up to date, and a first key, which is printed once."""
-    settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     database = Database(settings.database_url)
     try:
         database.migrate()
         prepare_tables(database)
         database.check()
         with database.writing() as session:
-            text = None if any_key(session) else create_key(session, "default", "first")[1]
+            text = None if any_key(session) else create_key(session, FIRST_TENANT, "first")[1]
     finally:
         database.close()
     if text is not None:
-        print(f"API key of the tenant `default`, shown only now: {text}", flush=True)
+        print(f"API key of the tenant `{FIRST_TENANT}`, shown only now: {text}", flush=True)
 
 
 def claim_directory(settings: ServiceSettings) -> IO[str]:
@@ -166,9 +165,12 @@ def run_api(settings: ServiceSettings, descriptor: int) -> int:
     database = Database(settings.database_url)
     database.check()
     inference = Inference(settings.data_dir / "run", settings.limits.models_mib)
-    app = create_app(settings, database, JobEngine(database), inference)
+    engine = JobEngine(database)
+    app = create_app(settings, database, engine, inference)
     config = uvicorn.Config(app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=20)
     uvicorn.Server(config).run(sockets=[socket.socket(fileno=descriptor)])
+    engine.close()
+    database.close()
     return 0
 
 

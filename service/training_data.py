@@ -1,7 +1,7 @@
 """An upload of training data -> what it is understood to be, and the JSONL file that `pipelines` trains on.
 
-It runs in a child process without network or database and reads what a stranger has sent: rows pass one at a time, and
-the first that cannot be used ends it. A training file whose labels are answers to be generated, no classes, is refused.
+It runs in a child process with limits and reads what a stranger has sent: rows pass one at a time, and the first that
+cannot be used ends it. A training file whose labels are answers to be generated, no classes, is refused.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import RootstockError
+from service.terminal import plain
 
 if TYPE_CHECKING:
     from openai import OpenAI
@@ -31,16 +32,16 @@ def refusals() -> Iterator[None]:
     try:
         yield
     except openai.APIStatusError as error:
-        raise ServiceError(_plain(_message(error))) from None
+        raise ServiceError(plain(_message(error))) from None
     except openai.APIConnectionError as error:
         raise ServiceError(
             f"{error.request.url}: the service cannot be reached; is `rootstock serve` running?"
         ) from None
 
 
-def get(client: OpenAI, path: str, **query: Any) -> Any:
+def get(client: OpenAI, path: str) -> Any:
     """GET of a path of ours, as JSON values."""
-    return client.get(path, cast_to=object, options={"params": query} if query else {})
+    return client.get(path, cast_to=object)
 
 
 def post(client: OpenAI, path: str, body: Any = None) -> Any:
@@ -102,8 +103,3 @@ def _events(lines: Iterator[str]) -> Iterator[tuple[str, str, dict[str, Any]]]:
 def _message(error: Any) -> str:
     body = error.body if isinstance(error.body, dict) else {}
     return str(body.get("message") or error.message)
-
-
-def _plain(text: str) -> str:
-    """Without control characters: a server must not be able to write to the terminal as it likes."""
-    return "".join(c for c in text if c.isprintable() or c == "\n")

@@ -7,10 +7,10 @@ from datetime import datetime
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from pipelines.errors import RootstockError
+from service.terminal import plain, progress_bar
 
 stdout = Console(highlight=False, markup=False, emoji=False)
 stderr = Console(stderr=True, highlight=False, markup=False, emoji=False)
@@ -31,26 +31,20 @@ def table(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> None:
 
 
 def cell(column: str, value: Any) -> str:
-    """A field for people; control characters a server might send are dropped."""
+    """A field for people, on one line."""
     if value is None:
         return "–"
     if column.endswith(("_at", "created")) and isinstance(value, int):
         return datetime.fromtimestamp(value).astimezone().strftime("%Y-%m-%d %H:%M:%S")
     if isinstance(value, list):
         value = ", ".join(map(str, value))
-    return "".join(c for c in str(value) if c.isprintable())
+    return plain(str(value)).replace("\n", " ")
 
 
 def show_progress(events: Iterable[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
     """Follow a job to its end. Returns the job. Raises JobFailed."""
     job: dict[str, Any] = {}
-    columns = (
-        TextColumn("  {task.description}"),
-        BarColumn(bar_width=30),
-        TextColumn("{task.fields[note]}"),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=stderr, transient=True) as bar:
+    with progress_bar(stderr) as bar:
         task = bar.add_task("waiting", total=None, note="")
         for name, value in events:
             if name == "job":
@@ -59,10 +53,11 @@ def show_progress(events: Iterable[tuple[str, dict[str, Any]]]) -> dict[str, Any
                 note = f"{done}/{total} steps" if total else ""
                 bar.update(task, description=job["status"], completed=done or 0, total=total, note=note)
             elif value["type"] != "metrics" or "validation" in value["message"]:
-                bar.console.print(f"  {cell('message', value['message'])}", soft_wrap=True)
+                bar.console.print(f"  {plain(value['message'])}", soft_wrap=True)
     if job.get("status") != "succeeded":
         error = job.get("error") or {}
-        raise JobFailed(f"job {job.get('id')} {job.get('status')}" + (f": {error['message']}" if error else ""))
+        why = f": {error['message']}" if error else ""
+        raise JobFailed(plain(f"job {job.get('id')} {job.get('status')}{why}"))
     return job
 
 
@@ -74,9 +69,9 @@ def ladder(report: dict[str, Any]) -> None:
     for system in report["systems"]:
         metrics = system["metrics"]
         cells = [_with_interval(metrics, name) for name in ("accuracy", "macro_f1")]
-        shown.add_row(cell("", system["name"]), *cells, f"{system['train_seconds']:.1f} s")
+        shown.add_row(plain(system["name"]), *cells, f"{system['train_seconds']:.1f} s")
     stdout.print(shown)
-    stdout.print(cell("", report["verdict"]["sentence"]), soft_wrap=True)
+    stdout.print(plain(report["verdict"]["sentence"]), soft_wrap=True)
 
 
 def _with_interval(metrics: dict[str, Any], name: str) -> str:

@@ -6,9 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from pipelines.config import EMBEDDED_BACKBONE
+from pipelines.config import EMBEDDED_BACKBONE, read_yaml
 from pipelines.errors import ConfigError
 
 SECTIONS = ("task", "backbone", "adapter", "training", "baselines", "evaluation")
@@ -21,7 +19,7 @@ def read_submission(config: Path, data: Path | None) -> tuple[Path, Path | None,
     Raises:
         ConfigError: the YAML cannot be read, or it asks for what a service does not do.
     """
-    raw = _mapping(config)
+    raw = read_yaml(config)
     section = dict(raw.get("data") or {})
     train = data or _file(section.get("train"), "data.train")
     if train is None:
@@ -35,18 +33,6 @@ def read_submission(config: Path, data: Path | None) -> tuple[Path, Path | None,
     kept = {name: section[name] for name in COLUMNS if name in section}
     kept |= {name: section[name] for name in ("validation", "test") if isinstance(section.get(name), float)}
     return train, validation, body | {"data": kept}
-
-
-def _mapping(path: Path) -> Mapping[str, Any]:
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(raw, dict):
-        raise ConfigError(f"{path}: expected a mapping with the keys task and data")
-    return raw
 
 
 def _file(value: Any, key: str) -> Path | None:

@@ -8,14 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+from service.environment import child_environment
 from service.inference.child import HELD
 
 STOP_S = 10.0  # after SIGTERM; then it is killed
 _ROOT = Path(__file__).parent.parent.parent  # so that both sides are of one version
-_KEPT = (
-    "PATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES",
-    "OMP_PROC_BIND", "OMP_PLACES", "OMP_WAIT_POLICY", "GOMP_CPU_AFFINITY", "KMP_AFFINITY", "KMP_BLOCKTIME",
-)  # fmt: skip
 
 
 class Process:
@@ -30,7 +27,7 @@ class Process:
         options = {"memory-mib": memory_mib, "threads": threads, "precision": precision, "parent": os.getpid()}
         flags = [f"--{name}={value}" for name, value in options.items()]
         self._command = [sys.executable, "-m", "service.inference.child", str(socket), *flags]
-        self._environment = environment(threads)
+        self._environment = child_environment(OMP_NUM_THREADS=str(threads))
         self._child: subprocess.Popen[bytes] | None = None
 
     @property
@@ -64,10 +61,3 @@ class Process:
         except subprocess.TimeoutExpired:
             self._child.kill()
             await asyncio.to_thread(self._child.wait)
-
-
-def environment(threads: int) -> dict[str, str]:
-    """What the child may know: no secret of this process, and no way to a hub."""
-    kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
-    own = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": str(threads)}
-    return kept | own

@@ -46,7 +46,6 @@ class FineTune:
             "labels": report["labels"],
             "verdict": report["verdict"]["sentence"],
             "baseline": _baseline(report),
-            "trained_tokens": report["training"].get("tokens"),
         }
 
     def publish(self, session: Session, job: Job, task: Task, placed: dict[str, Any]) -> None:
@@ -64,7 +63,6 @@ class FineTune:
             "report_file_id": files["report.json"],
             "labels": placed["labels"],
             "baseline": placed["baseline"],
-            "trained_tokens": placed["trained_tokens"],
         }
         jobs.note(session, job, placed["verdict"])
         jobs.succeed(session, job, result, f"New fine-tuned model created: {id}")

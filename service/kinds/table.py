@@ -8,10 +8,11 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
+from pipelines.bulk.ledger import ERRORS
 from service.kinds.base import Task
 from service.kinds.batch import publish_files
 from service.kinds.placing import place_file
-from service.phases.batch_names import COUNTS
+from service.phases.batch_names import COUNTS, TABLE
 from service.tables import Job
 
 
@@ -26,14 +27,14 @@ class Table:
         return request | {"model": str(task.model(asked["model"]))}
 
     def place(self, task: Task) -> dict[str, Any]:
-        names = json.loads((task.plan / "table.json").read_text(encoding="utf-8"))
+        names = json.loads((task.plan / TABLE).read_text(encoding="utf-8"))
         made = task.work / names["output"]
-        errors = made.with_name(made.name + ".errors.jsonl")
-        counts = json.loads((task.work / COUNTS).read_text(encoding="utf-8"))
+        errors = made.with_name(made.name + ERRORS)
+        kept = place_file(task, errors) if errors.exists() else None
         return {
-            "counts": counts,
+            "counts": json.loads((task.work / COUNTS).read_text(encoding="utf-8")),
             "output": asdict(place_file(task, made)) | {"name": names["output"]},
-            "errors": asdict(place_file(task, errors)) | {"name": "errors.jsonl"} if errors.exists() else None,
+            "errors": kept and asdict(kept) | {"name": ERRORS.removeprefix(".")},
         }
 
     def publish(self, session: Session, job: Job, task: Task, placed: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from pipelines.bulk.ledger import MANIFEST
 from pipelines.durable import write_json
 from service.phases.batch_names import COUNTS, DONE, ERRORS, MODELS, OUTPUT, ROWS
 from service.phases.files import plan_of, planning, work_of
@@ -36,7 +37,7 @@ def execute(folder: Path, request: Mapping[str, Any], stop: Callable[[], bool]) 
 
     rows, work = plan_of(folder) / ROWS, work_of(folder)
     done = work / DONE
-    if request["models"] and not done.with_name(done.name + ".manifest.json").exists():
+    if request["models"] and not done.with_name(done.name + MANIFEST).exists():
         yield from _classified(rows, done, [Path(path) for path in request["models"]], stop)
     place = (request["endpoint"], work / OUTPUT, work / ERRORS, request["id"], request["created"])
     counts = write_batch(done, lines_path(rows), *place)

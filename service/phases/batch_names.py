@@ -1,4 +1,4 @@
 """Files of a batch, below its plan and its work."""
 
-ROWS, MODELS = "rows.jsonl", "models.json"
+ROWS, MODELS, TABLE = "rows.jsonl", "models.json", "table.json"
 DONE, OUTPUT, ERRORS, COUNTS = "done.jsonl", "output.jsonl", "errors.jsonl", "counts.json"

@@ -8,11 +8,10 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from pipelines.bulk.ledger import MANIFEST
 from pipelines.durable import write_json
-from service.phases.batch_names import COUNTS
+from service.phases.batch_names import COUNTS, TABLE
 from service.phases.files import plan_of, planning, work_of
-
-TABLE = "table.json"
 
 
 def plan(folder: Path, request: Mapping[str, Any], _: Callable[[], bool]) -> Iterator[dict[str, Any]]:
@@ -42,7 +41,7 @@ def execute(folder: Path, request: Mapping[str, Any], stop: Callable[[], bool]) 
 
     table = json.loads((plan_of(folder) / TABLE).read_text(encoding="utf-8"))
     out = work_of(folder) / table["output"]
-    manifest = out.with_name(out.name + ".manifest.json")
+    manifest = out.with_name(out.name + MANIFEST)
     if not manifest.exists():
         options, source = Options(text=request["text"], backend="torch"), plan_of(folder) / table["input"]
         for event in classify([Path(request["model"])], str(source), out, options, resume=True, stop=stop):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Annotated, Any
 
 from anyio import to_thread
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Depends
 
 from service.auth import needs
 from service.bodies import CHAT, CLASSIFY, MAX_INPUTS, read_body
@@ -47,7 +48,7 @@ async def chat(body: ChatRequest, context: Here, caller: Reader) -> dict[str, An
 
 @router.post("/hf/models/{model_id:path}")
 async def hugging_face(
-    model_id: str, body: HuggingFaceRequest, context: Here, caller: Reader, response: Response
+    model_id: str, body: HuggingFaceRequest, context: Here, caller: Reader
 ) -> list[list[dict[str, Any]]]:
     """Hugging Face's text-classification route: a list of labels with scores for every text."""
     texts = [body.inputs] if isinstance(body.inputs, str) else body.inputs
@@ -55,7 +56,6 @@ async def hugging_face(
     most = body.parameters.get("top_k") or len(answer.labels)
     if not isinstance(most, int) or most < 1:
         raise invalid(f"expected a number of classes, 1 or more; found {most!r}", "parameters.top_k")
-    response.headers["x-compute-type"] = "rootstock"
     return [_ranked(answer, row)[:most] for row in answer.probabilities]
 
 
@@ -76,12 +76,12 @@ async def _answer(context: Context, caller: Caller, name: str, texts: list[str],
     return await _ask(context.inference, folder, texts, param)
 
 
-def _folder(context: Context, caller: Caller, name: str) -> Any:
+def _folder(context: Context, caller: Caller, name: str) -> Path:
     with context.database.reading() as session:
         return folder_of(context.settings, the_model(Scope(session, caller.tenant_id), name))
 
 
-async def _ask(inference: Inference, folder: Any, texts: list[str], param: str) -> Predicted:
+async def _ask(inference: Inference, folder: Path, texts: list[str], param: str) -> Predicted:
     try:
         return await inference.classify(folder, texts)
     except InferenceError as error:

@@ -22,7 +22,7 @@ from pipelines.errors import DataError
 from service import batch_lines
 from service.batch_lines import BatchRead, Counts, lines_path, read_batch, write_batch
 from service.bodies import CHAT, CLASSIFY
-from service.classified_rows import LABEL, REASONS, SCORES
+from service.classified_rows import LABEL, SCORES
 from service.refused import UploadRefused
 
 Values = dict[str, Any]
@@ -110,7 +110,6 @@ def constant(module: str, name: str) -> Any:
 def test_the_names_are_those_that_classify_gives() -> None:
     columns = constant("bulk/predictions.py", "COLUMNS")
     assert (columns[0], columns[2]) == (LABEL, SCORES)
-    assert REASONS == ERRORS
 
 
 # ---- in

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
+from service.environment import child_environment
 from service.inference.batching import Batcher
 from service.inference.child import HELD, Server
-from service.inference.process import environment
 from tests.service.test_death import gone
 
 Child = subprocess.Popen[bytes]
@@ -32,7 +32,7 @@ def path() -> Iterator[Path]:
 
 def start(path: Path, *options: str) -> Child:
     command = [sys.executable, "-m", "service.inference.child", str(path), "--memory-mib", "64", "--threads", "1"]
-    return subprocess.Popen([*command, *options], env=environment(1))
+    return subprocess.Popen([*command, *options], env=child_environment(OMP_NUM_THREADS="1"))
 
 
 def wait_for(path: Path) -> socket.socket:
