@@ -14,9 +14,6 @@ from pipelines.tables import RowError, open_lines, read_jsonl
 Values = dict[str, Any]
 # Columns that classify adds; the module that names them loads torch.
 LABEL, SCORES = "predicted_label", "predicted_scores"
-    "predicted_label",
-    "predicted_scores",
-)  # columns that classify adds; the module that has them loads torch
 NO_REASON = "the model gave no prediction for this text"
 
 

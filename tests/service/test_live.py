@@ -182,7 +182,7 @@ def test_the_command_line_submits_follows_and_shows_the_report(live: LiveService
     [
         (("files", "upload", "none.jsonl"), "none.jsonl: No such file or directory"),
         (("jobs", "show", "ftjob-none"), "No such fine-tuning job: 'ftjob-none'"),
-        (("jobs", "submit", "none.yaml"), "none.yaml: cannot be read"),
+        (("jobs", "submit", "none.yaml"), "none.yaml: no such config file"),
     ],
 )
 def test_a_command_that_cannot_be_carried_out(
