@@ -108,12 +108,8 @@ def claim(session: Session, id: str, owner: str, status: str) -> Job | None:
     job.attempt += 1
     job.idle_attempts += 1
     if job.idle_attempts > IDLE_ATTEMPTS:
-        _fail(
-            session,
-            job,
-            "worker_lost",
-            f"{IDLE_ATTEMPTS} attempts in a row ended without a checkpoint; retry it, or make it smaller",
-        )
+        why = f"{IDLE_ATTEMPTS} attempts in a row ended without a checkpoint; retry it, or make it smaller"
+        fail(session, job, "worker_lost", why)
         return None
     job.owner, job.status, job.child = owner, status, None
     job.started_at = job.started_at or time.time()
@@ -165,9 +161,9 @@ def fail(
     problems: Sequence[dict[str, Any]] = (),
 ) -> None:
     """It cannot be done; `problems` are those of single lines of an upload."""
-    _fail(session, job, code, message, param)
-    if problems:
-        job.error = (job.error or {}) | {"problems": list(problems)}
+    job.status, job.finished_at, job.owner, job.child = "failed", time.time(), None, None
+    job.error = {"code": code, "message": message, "param": param} | ({"problems": list(problems)} if problems else {})
+    _event(session, job, f"Job failed: {message}", "error")
 
 
 def step_done(job: Job) -> None:
@@ -214,12 +210,6 @@ def _stop(session: Session, job: Job, status: str) -> None:
 
 def _ended(status: str) -> str:
     return "was cancelled" if status == "cancelled" else status
-
-
-def _fail(session: Session, job: Job, code: str, message: str, param: str | None = None) -> None:
-    job.status, job.finished_at, job.owner, job.child = "failed", time.time(), None, None
-    job.error = {"code": code, "message": message, "param": param}
-    _event(session, job, f"Job failed: {message}", "error")
 
 
 def _event(

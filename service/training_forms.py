@@ -12,6 +12,7 @@ from pipelines.config import OWN_COLUMNS
 from pipelines.tables import USUAL_COLUMNS
 from service.bodies import content_text, filled, json_type, last_user_text, refused, turns
 from service.refused import INVALID_FILE, INVALID_VALUE, UploadRefused
+from service.upload_rows import listed
 
 Values = dict[str, Any]
 _NESTED = (list, dict, bytes)
@@ -155,7 +156,7 @@ def _require(key: str, name: Any, columns: Sequence[str]) -> None:
     if name not in columns:
         close = difflib.get_close_matches(name, columns, n=1, cutoff=0.5)
         hint = f". Did you mean {close[0]!r}?" if close else ""
-        raise _missing(key, f"no column {name!r}; columns found: {_listed(columns)}{hint}")
+        raise _missing(key, f"no column {name!r}; columns found: {listed(columns)}{hint}")
 
 
 def _table(columns: Sequence[str], chosen: dict[str, Any]) -> Form:
@@ -176,13 +177,8 @@ def _guess(key: str, columns: Sequence[str], taken: Sequence[Any]) -> str:
     near = [column for column in free if any(len(name) > 1 and name in column.casefold() for name in words)]
     if exact or len(near) == 1:
         return (exact or near)[0]
-    several = f"{_listed(near)} may each be meant" if near else f"columns found: {_listed(columns)}"
+    several = f"{listed(near)} may each be meant" if near else f"columns found: {listed(columns)}"
     raise _missing(key, f"name the column that holds the {key}; {several}")
-
-
-def _listed(columns: Sequence[str]) -> str:
-    shown = ", ".join(repr(name[:60]) for name in columns[:20])
-    return shown + (f" and {len(columns) - 20} more" if len(columns) > 20 else "")
 
 
 def _wrong(key: str, problem: str) -> UploadRefused:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import gzip
 import io
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
@@ -79,6 +79,12 @@ def open_upload(source: Path, filename: str) -> Iterator[Upload]:
             raise _unusable(name, f"expected {FORMATS}, found a zip archive or spreadsheet; save the table as CSV")
         with closing(Lines(name, _opened(source, name, start.startswith(_GZIP)), MAX_LINE_BYTES)) as lines:
             yield _text_upload(lines, name)
+
+
+def listed(columns: Sequence[str]) -> str:
+    """Names of columns for a message: not all of a thousand, no long one whole."""
+    shown = ", ".join(repr(name[:60]) for name in columns[:20])
+    return shown + (f" and {len(columns) - 20} more" if len(columns) > 20 else "")
 
 
 @contextmanager

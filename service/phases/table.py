@@ -17,13 +17,13 @@ from service.phases.files import plan_of, planning, work_of
 def plan(folder: Path, request: Mapping[str, Any], _: Callable[[], bool]) -> Iterator[dict[str, Any]]:
     """Find out what the upload is and whether it has the column; keep it under a name that says so."""
     from service.refused import UploadRefused
-    from service.upload_rows import open_upload
+    from service.upload_rows import listed, open_upload
 
     source, filename, text = Path(request["upload"]["path"]), request["upload"]["filename"], request["text"]
     with planning(folder) as staging:
         with open_upload(source, filename) as upload:
             if text not in upload.columns:
-                found = f"no column {text!r} (text); columns found: {_listed(upload.columns)}"
+                found = f"no column {text!r} (text); columns found: {listed(upload.columns)}"
                 raise UploadRefused(f"{upload.name}: {found}", "invalid_value", "text", 1)
             format = upload.format
         with source.open("rb") as file:
@@ -31,7 +31,7 @@ def plan(folder: Path, request: Mapping[str, Any], _: Callable[[], bool]) -> Ite
         name = f"input.{format}" + (".gz" if packed else "")
         os.link(source, staging / name)  # content never changes, and stays when the file is deleted
         write_json(staging / TABLE, {"input": name, "output": f"output.{format}"})
-        yield {"event": "planned", "message": f"{format} with the columns {_listed(upload.columns)}", "data": {}}
+        yield {"event": "planned", "message": f"{format} with the columns {listed(upload.columns)}", "data": {}}
 
 
 def execute(folder: Path, request: Mapping[str, Any], stop: Callable[[], bool]) -> Iterator[dict[str, Any]]:
@@ -49,9 +49,3 @@ def execute(folder: Path, request: Mapping[str, Any], stop: Callable[[], bool]) 
     summary = json.loads(manifest.read_text(encoding="utf-8"))
     rows, errors = summary["rows"], summary["errors"]
     write_json(work_of(folder) / COUNTS, {"total": rows, "completed": rows - errors, "failed": errors})
-
-
-def _listed(columns: list[str]) -> str:
-    """Names for a message: not all of a thousand, no long one whole."""
-    more = f" and {len(columns) - 20} more" if len(columns) > 20 else ""
-    return ", ".join(name[:60] for name in columns[:20]) + more

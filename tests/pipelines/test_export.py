@@ -74,6 +74,7 @@ def exported(model: Path) -> Path:
     return model.parent / "exported"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", FORMATS)
 def test_another_program_gets_the_same_logits(format: str, model: Path, exported: Path, tmp_path: Path) -> None:
     if format not in INSTALLED:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,14 +43,24 @@ def database(tmp_path: Path) -> Iterator[Database]:
     made.close()
 
 
+@pytest.fixture(scope="session")
+def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An SQLite file with our tables and the engine's, to be copied."""
+    path = tmp_path_factory.mktemp("empty") / "rootstock.db"
+    made = Database(f"sqlite:///{path}")
+    made.migrate()
+    prepare_tables(made)
+    made.close()
+    return path
+
+
 @pytest.fixture
-def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
+def service(tmp_path: Path, empty: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
     monkeypatch.setenv("ROOTSTOCK_DATABASE_URL", "")
     settings = service_settings(tmp_path / "data")
     settings.data_dir.mkdir()
+    shutil.copyfile(empty, settings.data_dir / "rootstock.db")
     database = Database(settings.database_url)
-    database.migrate()
-    prepare_tables(database)
     engine = JobEngine(database)
     app = create_app(settings, database, engine, Inference(tmp_path / "run"))
     with database.writing() as session:

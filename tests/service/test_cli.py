@@ -123,6 +123,7 @@ def test_compare_scores_a_run_on_a_file_with_other_column_names(tmp_path: Path) 
     assert events[-1] == {"event": "finished", "path": "runs/new", "sentence": report(out)["verdict"]["sentence"]}
 
 
+@pytest.mark.slow
 def test_compare_refuses_in_one_message(tmp_path: Path) -> None:
     write_csv(tmp_path / "new.csv", toy_rows(30))
     before = sorted(tmp_path.rglob("*"))

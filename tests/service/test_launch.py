@@ -92,6 +92,7 @@ def test_two_processes_agree_with_one_however_started(cache: str, command: list[
     assert_agree_with_one(tmp_path, cache, command)
 
 
+@pytest.mark.slow
 def test_an_error_in_two_processes_is_one_message(tmp_path: Path) -> None:
     config = prepared(tmp_path, dropout=0.0)
     command = [*ROOTSTOCK, str(config), "--processes", "2", "--set", "data.text=body"]

@@ -309,7 +309,7 @@ def test_a_table_is_classified_as_it_is(live: LiveService, model: str, format: s
     assert (error["row"] if format == "parquet" else error["line"] - 1) == 2
     refused = client.batches.create(input_file_id=file.id, extra_body={"model": model, "text": "words"}, **options)
     refused = wait(lambda: (b := client.batches.retrieve(refused.id)).status == "failed" and b, 60)
-    assert "columns found: n, body" in refused.errors.data[0].message
+    assert "columns found: 'n', 'body'" in refused.errors.data[0].message
 
 
 def test_pause_resume_and_cancel_of_a_running_job(live: LiveService) -> None:

@@ -171,7 +171,8 @@ def test_the_model_is_left_as_it_was() -> None:
     assert (predict_logits(backbone, backbone.encode(TEXTS), "fp32") == before).all()
 
 
-@pytest.mark.parametrize("precision", ["fp32", pytest.param("int8", marks=[needs_nncf, pytest.mark.slow])])
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("int8", marks=needs_nncf)])
 def test_usage_reports_are_off(precision: str, tmp_path: Path) -> None:
     path, home = tiny_backbone(tmp_path / "tiny"), tmp_path / "home"
     home.mkdir()

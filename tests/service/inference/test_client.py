@@ -79,6 +79,7 @@ def code_of(service: Service, path: Path, texts: list[str]) -> str:
     return caught.value.code
 
 
+@pytest.mark.slow
 def test_requests_that_were_under_way_when_the_process_died_are_answered(service: Service) -> None:
     """The first one has not loaded its libraries yet, which makes no difference and spares a second load."""
     service.call(service.inference.statistics())
