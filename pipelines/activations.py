@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
+from torch import nn
 
 from pipelines.activation_store import KEY_BYTES, ActivationStore, States
 from pipelines.backbones.base import Encoding
@@ -29,9 +30,9 @@ class Computed:
         self.lower = lower
         self.encodings = encodings
 
-    def batch(self, numbers: IntArray) -> torch.Tensor:
+    def batch(self, numbers: IntArray, at_least: int = 0) -> torch.Tensor:
         """See `StateSource`."""
-        return self.lower([self.encodings[i] for i in numbers])
+        return self.lower([self.encodings[i] for i in numbers], at_least=at_least)
 
 
 class Kept:
@@ -48,10 +49,11 @@ class Kept:
         self.keys = keys
         self.computed = computed
 
-    def batch(self, numbers: IntArray) -> torch.Tensor:
+    def batch(self, numbers: IntArray, at_least: int = 0) -> torch.Tensor:
         """See `StateSource`."""
         rows = [self.states[self.keys[i]] for i in numbers]
-        return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(device())
+        states = nn.utils.rnn.pad_sequence(rows, batch_first=True)
+        return nn.functional.pad(states, (0, 0, 0, max(0, at_least - states.shape[1]))).to(device())
 
 
 def content_key(lower: LowerLayers, encoding: Encoding) -> bytes:
@@ -133,17 +135,18 @@ def _fill(
     try:
         keys: list[bytes] = []
         rows: list[torch.Tensor] = []
-        done = 0
+        size = done = 0
         for batch in list(_batches(lower, missing, begun))[rank::world]:
             start = (below, torch.stack([started[key] for key in batch.keys])) if batch.started else None
             states = lower([missing[key] for key in batch.keys], start).cpu()
             keys += batch.keys[: batch.new]
             rows += [row.clone() for row in states[: batch.new]]
+            size += states[: batch.new].nbytes
             stopping = stop()
-            if stopping or sum(row.nbytes for row in rows) >= FILE_BYTES:
+            if stopping or size >= FILE_BYTES:
                 store.write(lower.fingerprint, lower.ingredients, keys, rows)
                 done += len(keys)
-                keys, rows = [], []
+                keys, rows, size = [], [], 0
                 yield Stage("store", f"{min(done * world, len(missing)):,} of {len(missing):,} items")
             if stopping:
                 return None, True

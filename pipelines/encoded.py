@@ -11,6 +11,7 @@ from torch import nn
 
 from pipelines.backbones import Backbone
 from pipelines.backbones.base import Encoding
+from pipelines.batches import padded_length
 from pipelines.device import device
 from pipelines.first_token import first_token_only
 from pipelines.records import IntArray
@@ -42,18 +43,26 @@ class Encoded:
         Args:
             model: the backbone's, or a wrapper around it.
         """
-        inputs = self.backbone.collate([self.encodings[i] for i in numbers])
+        inputs = self.backbone.collate([self.encodings[i] for i in numbers], self._tokens(numbers))
         with first_token_only(self.backbone):
             outputs: Any = model(**{name: tensor.to(device()) for name, tensor in inputs.items()})
         logits: torch.Tensor = outputs.logits
         return logits
 
+    def _tokens(self, numbers: IntArray) -> int:
+        """T of a batch."""
+        longest = max(self.backbone.length(self.encodings[i]) for i in numbers)
+        return padded_length(longest, self.backbone.max_length)
+
 
 class StateSource(Protocol):
     """The hidden states at the cut of N items."""
 
-    def batch(self, numbers: IntArray) -> torch.Tensor:
-        """(B, T, D) in bf16 on the device of this process, T of the longest; what is behind an item is masked."""
+    def batch(self, numbers: IntArray, at_least: int = 0) -> torch.Tensor:
+        """(B, T, D) in bf16 on the device of this process; T is the length of the longest, or `at_least`.
+
+        What is behind an item is masked. One token of an item: (B, 1, D).
+        """
 
 
 class Replayed(Encoded):
@@ -75,6 +84,6 @@ class Replayed(Encoded):
             self.encodings = [only(encoding, position(encoding)) for encoding in encodings]
 
     def logits(self, model: nn.Module, numbers: IntArray) -> torch.Tensor:
-        states = self.states.batch(numbers)
+        states = self.states.batch(numbers, self._tokens(numbers))
         with self.trunk.replay(states.to(next(self.backbone.model.parameters()).dtype)):
             return super().logits(model, np.asarray(numbers))

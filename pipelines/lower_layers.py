@@ -68,15 +68,19 @@ class LowerLayers:
         return _name_of(self._parts(depth, "tokens"))
 
     @torch.no_grad()  # type: ignore[untyped-decorator]
-    def __call__(self, encodings: Sequence[Encoding], start: tuple[int, torch.Tensor] | None = None) -> torch.Tensor:
+    def __call__(
+        self, encodings: Sequence[Encoding], start: tuple[int, torch.Tensor] | None = None, at_least: int = 0
+    ) -> torch.Tensor:
         """States of B items in bf16: (B, T, D), or (B, 1, D) where one row is kept of an item.
 
         Args:
             encodings: B items.
             start: a lower depth and the states there, (B, T, D).
+            at_least: T is not less.
         """
-        self._base.to(device())
-        inputs = {name: tensor.to(device()) for name, tensor in self.backbone.collate(encodings).items()}
+        if next(self._base.parameters()).device != device():
+            self._base.to(device())
+        inputs = {name: tensor.to(device()) for name, tensor in self.backbone.collate(encodings, at_least).items()}
         with torch.autocast(device().type, enabled=False):
             states = self._run(inputs, start).to(torch.bfloat16)
         if self.kind == "tokens":

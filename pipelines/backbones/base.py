@@ -154,8 +154,11 @@ class Backbone(ABC):
         """Size of one encoding, in tokens; batches are grouped by it."""
 
     @abstractmethod
-    def collate(self, encodings: Sequence[Encoding]) -> dict[str, torch.Tensor]:
-        """Model inputs of a batch; text: input_ids and attention_mask, both (B, T)."""
+    def collate(self, encodings: Sequence[Encoding], at_least: int = 0) -> dict[str, torch.Tensor]:
+        """Model inputs of a batch; text: input_ids and attention_mask, both (B, T).
+
+        T is the length of the longest, or `at_least`; what is behind an item is masked.
+        """
 
     @abstractmethod
     def content(self, encoding: Encoding) -> bytes:

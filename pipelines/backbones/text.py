@@ -81,9 +81,9 @@ class TextBackbone(Backbone):
     def length(self, encoding: Encoding) -> int:
         return len(encoding)
 
-    def collate(self, encodings: Sequence[Encoding]) -> dict[str, torch.Tensor]:
+    def collate(self, encodings: Sequence[Encoding], at_least: int = 0) -> dict[str, torch.Tensor]:
         """Right-padded input_ids and attention_mask, both (B, T)."""
-        T = max(len(ids) for ids in encodings)
+        T = max(at_least, max(len(ids) for ids in encodings))
         input_ids = torch.full((len(encodings), T), self.tokenizer.pad_token_id, dtype=torch.long)
         mask = torch.zeros_like(input_ids)
         for row, ids in enumerate(encodings):

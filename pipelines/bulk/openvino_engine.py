@@ -26,7 +26,7 @@ from torch import nn
 
 from pipelines.backbones import Backbone
 from pipelines.backbones.base import Encoding
-from pipelines.batches import token_batches
+from pipelines.batches import padded_length, token_batches
 from pipelines.errors import BackboneError, ConfigError
 from pipelines.first_token import first_token_only
 from pipelines.records import FloatArray
@@ -91,7 +91,8 @@ class OpenVinoEngine:
         found = np.empty((len(encodings), len(self.backbone.labels)))
         lengths = [self.backbone.length(encoding) for encoding in encodings]
         for batch in token_batches(lengths, BATCH_TOKENS):
-            inputs = self.backbone.collate([encodings[i] for i in batch])
+            tokens = padded_length(max(lengths[i] for i in batch), self.backbone.max_length)
+            inputs = self.backbone.collate([encodings[i] for i in batch], tokens)
             outputs = self._request.infer({name: tensor.numpy() for name, tensor in inputs.items()})
             found[batch] = outputs["logits"]
         return found

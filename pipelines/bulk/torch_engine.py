@@ -26,7 +26,7 @@ from pipelines.activation_store import ActivationStore
 from pipelines.activations import finished, kept
 from pipelines.backbones import Backbone
 from pipelines.backbones.base import Encoding
-from pipelines.batches import token_batches
+from pipelines.batches import padded_length, token_batches
 from pipelines.device import Precision, device
 from pipelines.encoded import StateSource
 from pipelines.first_token import first_token_only
@@ -126,10 +126,11 @@ class TorchEngine:
         lengths = [self.backbone.length(encoding) for encoding in encodings]
         with torch.inference_mode():
             for batch in token_batches(lengths, BATCH_TOKENS):
-                inputs = self.backbone.collate([encodings[i] for i in batch])
+                tokens = padded_length(max(lengths[i] for i in batch), self.backbone.max_length)
+                inputs = self.backbone.collate([encodings[i] for i in batch], tokens)
                 given = None
                 if states is not None and self._lower is not None:
-                    given = self._lower.depth, states.batch(batch).to(_DTYPES[self.precision])
+                    given = self._lower.depth, states.batch(batch, tokens).to(_DTYPES[self.precision])
                 rows = _Rows(batch, {k: v.to(device()) for k, v in inputs.items()}, given)
                 for name, numbers, logits in self._run(self._root, rows, wanted):
                     found[name][numbers] = logits.float().cpu().numpy()

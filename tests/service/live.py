@@ -93,7 +93,7 @@ class LiveService:
         self.process.kill()
         self.process.wait()
         self._close()
-        wait(lambda: not any(map(_lives, pids)), 10)
+        wait(lambda: not any(map(lives, pids)), 10)
 
     def _close(self) -> None:
         assert self.process is not None
@@ -110,8 +110,8 @@ class LiveService:
 
     def role(self, name: str) -> psutil.Process:
         """The process of a part: api, worker, service.child."""
-        found = [p for p in self.processes() if name in " ".join(_arguments(p))]
-        assert found, [_arguments(p) for p in self.processes()]
+        found = [p for p in self.processes() if name in " ".join(arguments(p))]
+        assert found, [arguments(p) for p in self.processes()]
         return found[0]
 
     def client(self, **options: Any) -> openai.OpenAI:
@@ -187,22 +187,24 @@ def stop_process(process: psutil.Process) -> None:
     process.send_signal(signal.SIGSTOP)
 
 
-def _answers(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/readyz", timeout=2).status_code == 200
-    except httpx.HTTPError:
-        return False
-
-
-def _arguments(process: psutil.Process) -> list[str]:
+def arguments(process: psutil.Process) -> list[str]:
+    """Its command line; none if it has ended meanwhile."""
     try:
         return process.cmdline()
     except psutil.Error:
         return []
 
 
-def _lives(pid: int) -> bool:
+def lives(pid: int) -> bool:
+    """Whether it runs; an ended one that nobody has asked about yet does not."""
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
+        return False
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/readyz", timeout=2).status_code == 200
+    except httpx.HTTPError:
         return False

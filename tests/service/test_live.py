@@ -16,9 +16,11 @@ from tests.service.live import (
     QUICK,
     ROOT,
     LiveService,
+    arguments,
     batch_lines,
     chat_lines,
     ended,
+    lives,
     running,
     stop_process,
     submit,
@@ -328,7 +330,7 @@ def test_pause_resume_and_cancel_of_a_running_job(live: LiveService) -> None:
     assert client.fine_tuning.jobs.cancel(job.id).status == "cancelled"
     wait(lambda: not client.fine_tuning.jobs.retrieve(job.id).model_extra["stopping"], 30)  # type: ignore[index]
     assert client.fine_tuning.jobs.retrieve(job.id).fine_tuned_model is None
-    assert not any("service.child" in " ".join(p.cmdline()) for p in live.processes())
+    assert not any("service.child" in " ".join(arguments(p)) for p in live.processes())
 
 
 def test_the_service_is_killed_while_it_trains_and_goes_on(live: LiveService) -> None:
@@ -346,18 +348,18 @@ def test_the_service_is_killed_while_it_trains_and_goes_on(live: LiveService) ->
 def test_a_stopped_worker_is_replaced_and_cannot_write_when_it_wakes(live: LiveService, tmp_path: Path) -> None:
     client = live.client()
     job = submit(client, rows=400, training={"epochs": 40, "checkpoint_steps": 20})
-    child = wait(lambda: [p for p in live.processes() if "execute" in p.cmdline()], 60)[0]
+    child = wait(lambda: [p for p in live.processes() if "execute" in arguments(p)], 60)[0]
     worker = live.role("worker")
     stop_process(worker)
     command = [sys.executable, "-m", "service.cli", "worker", "--data-dir", str(live.data_dir)]
     with (tmp_path / "second.log").open("w") as log:
         second = subprocess.Popen(command, env=live.environment, stdout=log, stderr=log)
     try:
-        wait(lambda: not child.is_running() or child.status() == "zombie", 40)  # killed before the job moves on
+        wait(lambda: not lives(child.pid), 40)  # killed before the job moves on
         worker.resume()
         done = ended(client, job.id)
         assert done.status == "succeeded", done.error
-        wait(lambda: not worker.is_running() or worker.status() == "zombie", 20)
+        wait(lambda: not lives(worker.pid), 20)
         events = [e.message for e in client.fine_tuning.jobs.list_events(job.id, limit=100)]
         assert sum(message.startswith("New fine-tuned model") for message in events) == 1
         assert sum(each.id.endswith(job.id.removeprefix("ftjob-")[:12]) for each in client.models.list()) == 1
@@ -369,10 +371,10 @@ def test_a_stopped_worker_is_replaced_and_cannot_write_when_it_wakes(live: LiveS
 def test_two_processes_train_one_job_and_die_with_their_worker(live: LiveService) -> None:
     client = live.client()
     job = submit(client, rows=400, training={"epochs": 30, "processes": 2, "checkpoint_steps": 20})
-    ranks = wait(lambda: [p for p in live.processes() if "finetune" in p.cmdline()][:2], 60)
+    ranks = wait(lambda: [p for p in live.processes() if "finetune" in arguments(p)][:2], 60)
     wait(lambda: len(client.fine_tuning.jobs.checkpoints.list(job.id).data) > 0, 60)
     live.role("worker").kill()
-    wait(lambda: not any(p.is_running() and p.status() != "zombie" for p in ranks), 15)
+    wait(lambda: not any(lives(p.pid) for p in ranks), 15)
     done = ended(client, job.id, 120)
     assert done.status == "succeeded", done.error
 

@@ -10,6 +10,7 @@ import pytest
 
 from service import supervise as module
 from service.supervise import Ended, kill_recorded, record_of, supervise
+from tests.service.live import lives
 
 
 def run(folder: Path, code: str, stop: bool = False, after: float = 0.0) -> tuple[Ended, list[str], list[int]]:
@@ -51,7 +52,7 @@ def test_grandchildren_that_hold_the_pipe_are_killed_too(tmp_path: Path) -> None
     assert ended.code == 0
     grandchild = int(lines[0])
     _, alive = psutil.wait_procs([psutil.Process(grandchild)] if psutil.pid_exists(grandchild) else [], timeout=5)
-    assert not [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
+    assert not [process for process in alive if lives(process.pid)]
 
 
 def test_an_exception_in_a_callback_ends_the_child(tmp_path: Path) -> None:
