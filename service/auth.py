@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 
 from anyio import to_thread
@@ -121,15 +121,20 @@ class KnownCallers:
 
 
 def caller_of(request: Request) -> Caller:
-    """The caller, as a dependency of a route."""
+    """Who called."""
     caller: Caller = request.state.caller
     return caller
 
 
-def needs(scope: str) -> Callable[[Request], Caller]:
+async def anyone(request: Request) -> Caller:
+    """A dependency: the caller, whatever its key may do."""
+    return caller_of(request)
+
+
+def needs(scope: str) -> Callable[[Request], Awaitable[Caller]]:
     """A dependency: the caller, whose key has this scope."""
 
-    def check(request: Request) -> Caller:
+    async def check(request: Request) -> Caller:
         caller = caller_of(request)
         if not caller.may(scope):
             have = ", ".join(sorted(caller.scopes))

@@ -20,7 +20,7 @@ class Context:
     inference: Inference
 
 
-def context_of(request: Request) -> Context:
-    """As a dependency of a route."""
+async def context_of(request: Request) -> Context:
+    """As a dependency of a route; async, since others are run by threads."""
     context: Context = request.app.state.context
     return context

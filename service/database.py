@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -105,9 +106,10 @@ class Scope:
         self.session = session
         self.tenant_id = tenant_id
 
-    def get(self, table: type[Row], id: str) -> Row | None:
-        """The row with this public id; None if there is none, or it is another tenant's."""
-        return self.session.scalars(self.select(table).where(table.id == id)).one_or_none()
+    def get(self, table: type[Row], id: str, lock: bool = False) -> Row | None:
+        """The row with this public id, locked for a change; None if there is none, or it is another tenant's."""
+        query = _one_of(table).with_for_update() if lock else _one_of(table)  # type: ignore[arg-type]  # a class is hashable
+        return self.session.scalars(query, {"tenant": self.tenant_id, "id": id}).one_or_none()
 
     def select(self, table: type[Row]) -> sa.Select[Row]:
         """All rows of the tenant."""
@@ -119,6 +121,12 @@ class Scope:
         row.created_at = row.created_at or time.time()
         self.session.add(row)
         return row
+
+
+@cache
+def _one_of(table: type[Row]) -> sa.Select[Row]:
+    """A statement that is built once: building it took longer than running it."""
+    return sa.select(table).where(table.tenant_id == sa.bindparam("tenant"), table.id == sa.bindparam("id"))
 
 
 def _session(connection: sa.Connection) -> Session:

@@ -55,8 +55,8 @@ def create(scope: Scope, kind: Kind, request: dict[str, Any], labels: dict[str, 
 
 def get(scope: Scope, id: str, *kinds: Kind, lock: bool = False) -> Job | None:
     """The tenant's job, if it is of one of these kinds; locked for a move, which a worker may want at the same time."""
-    query = scope.select(Job).where(Job.id == id, Job.kind.in_(kinds))
-    return scope.session.scalars(query.with_for_update() if lock else query).one_or_none()
+    job = scope.get(Job, id, lock=lock)
+    return job if job is not None and job.kind in kinds else None
 
 
 def cancel(session: Session, job: Job) -> None:
@@ -93,8 +93,8 @@ def retry(session: Session, job: Job) -> None:
 def ahead_of(scope: Scope, job: Job) -> int:
     """How many of the tenant's jobs are queued before this one."""
     sooner = sa.or_(Job.priority < job.priority, sa.and_(Job.priority == job.priority, Job.seq < job.seq))
-    queued = scope.select(Job).where(Job.status == "queued", sooner).subquery()
-    return scope.session.scalar(sa.select(sa.func.count()).select_from(queued)) or 0
+    queued = scope.select(Job).where(Job.status == "queued", sooner)
+    return scope.session.scalar(queued.with_only_columns(sa.func.count())) or 0
 
 
 # ---- what workers do

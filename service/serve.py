@@ -25,6 +25,7 @@ from service.settings import ServiceSettings
 
 DRAIN_S = 150.0  # until processes that were asked to end are killed
 AGAIN_S = (0.2, 5.0)  # shortest and longest wait before a process is started again
+SWITCH_S = 0.0005  # at 5 ms, a thread that reads the database waits that long for the event loop after every statement
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 log = logging.getLogger(__name__)
 
@@ -167,6 +168,7 @@ def run_api(settings: ServiceSettings, descriptor: int) -> int:
     inference = Inference(settings.data_dir / "run", settings.limits.models_mib)
     engine = JobEngine(database)
     app = create_app(settings, database, engine, inference)
+    sys.setswitchinterval(SWITCH_S)
     config = uvicorn.Config(app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=20)
     uvicorn.Server(config).run(sockets=[socket.socket(fileno=descriptor)])
     engine.close()

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query, Request
 
 from service import jobs
-from service.auth import caller_of, needs
+from service.auth import anyone, needs
 from service.context import Context, context_of
 from service.database import Scope
 from service.errors import missing
@@ -23,7 +23,7 @@ from service.tables import Job
 router = APIRouter(prefix="/v1/batches", tags=["batches"])
 KINDS: tuple[jobs.Kind, ...] = ("batch", "table")
 Here = Annotated[Context, Depends(context_of)]
-Anyone = Annotated[Caller, Depends(caller_of)]
+Anyone = Annotated[Caller, Depends(anyone)]
 Submitter = Annotated[Caller, Depends(needs("batches:write"))]
 
 

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
 from service import jobs
-from service.auth import caller_of, needs
+from service.auth import anyone, needs
 from service.context import Context, context_of
 from service.database import Scope
 from service.errors import ApiError, missing
@@ -25,7 +25,7 @@ from service.tables import Job
 router = APIRouter(prefix="/v1/comparisons", tags=["comparisons"])
 KIND: jobs.Kind = "compare"
 Here = Annotated[Context, Depends(context_of)]
-Anyone = Annotated[Caller, Depends(caller_of)]
+Anyone = Annotated[Caller, Depends(anyone)]
 Submitter = Annotated[Caller, Depends(needs("jobs:write"))]
 
 

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from starlette.datastructures import FormData, UploadFile
 from starlette.responses import FileResponse, Response
 
-from service.auth import caller_of, needs
+from service.auth import anyone, needs
 from service.context import Context, context_of
 from service.database import Scope
 from service.errors import ApiError, invalid, missing
@@ -24,7 +24,7 @@ from service.tables import File
 
 router = APIRouter(prefix="/v1/files", tags=["files"])
 Here = Annotated[Context, Depends(context_of)]
-Anyone = Annotated[Caller, Depends(caller_of)]
+Anyone = Annotated[Caller, Depends(anyone)]
 Uploader = Annotated[Caller, Depends(needs("files:write"))]
 LONGEST_S, SHORTEST_S = 2_592_000, 3600
 FORM = {  # FastAPI would read the whole form before the handler is asked

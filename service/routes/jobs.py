@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from starlette.responses import FileResponse, Response
 
 from service import jobs
-from service.auth import caller_of, needs
+from service.auth import anyone, needs
 from service.context import Context, context_of
 from service.database import Scope
 from service.errors import ApiError, invalid, missing
@@ -28,7 +28,7 @@ from service.tables import Job, JobCheckpoint, JobEvent
 router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["fine-tuning"])
 KIND: jobs.Kind = "fine-tune"
 Here = Annotated[Context, Depends(context_of)]
-Anyone = Annotated[Caller, Depends(caller_of)]
+Anyone = Annotated[Caller, Depends(anyone)]
 Submitter = Annotated[Caller, Depends(needs("jobs:write"))]
 Part = TypeVar("Part", JobEvent, JobCheckpoint)
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
 
-from service.auth import caller_of, needs
+from service.auth import anyone, needs
 from service.context import Context, context_of
 from service.database import Scope
 from service.errors import missing
@@ -16,7 +16,7 @@ from service.objects import base_model_object, model_object
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 Here = Annotated[Context, Depends(context_of)]
-Anyone = Annotated[Caller, Depends(caller_of)]
+Anyone = Annotated[Caller, Depends(anyone)]
 Reader = Annotated[Caller, Depends(needs("models:read"))]
 Owner = Annotated[Caller, Depends(needs("models:write"))]
 
