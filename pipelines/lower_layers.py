@@ -78,7 +78,7 @@ class LowerLayers:
             start: a lower depth and the states there, (B, T, D).
             at_least: T is not less.
         """
-        if next(self._base.parameters()).device != device():
+        if next(self._base.parameters()).device != device():  # `to` visits every module, whether it moves it or not
             self._base.to(device())
         inputs = {name: tensor.to(device()) for name, tensor in self.backbone.collate(encodings, at_least).items()}
         with torch.autocast(device().type, enabled=False):

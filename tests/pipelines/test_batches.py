@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.batches import epoch_batches, share, stream_seed, token_batches
+from pipelines.batches import epoch_batches, padded_length, share, stream_seed, token_batches
 
 LENGTHS = st.lists(st.integers(1, 300), min_size=1, max_size=200)
 
@@ -18,6 +19,14 @@ def test_an_epoch_holds_every_item_once_in_full_batches(lengths: list[int], size
     assert sorted(np.concatenate(batches).tolist()) == list(range(len(lengths)))
     assert [len(batch) for batch in batches[:-1]] == [size] * (len(lengths) // size - (len(lengths) % size == 0))
     assert 1 <= len(batches[-1]) <= size
+
+
+@pytest.mark.parametrize(
+    ("longest", "most", "expected"),
+    [(1, 512, 1), (7, 512, 7), (8, 512, 8), (9, 512, 16), (16, 512, 16), (33, 35, 35), (40, 35, 40)],
+)
+def test_a_batch_is_padded_to_few_lengths_that_the_model_takes(longest: int, most: int, expected: int) -> None:
+    assert padded_length(longest, most) == expected
 
 
 def test_order_depends_on_seed_and_epoch_alone() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from pipelines.config import BackboneConfig
 from pipelines.encoded import Encoded, Replayed
 from pipelines.lower_layers import trunk_layers
 from pipelines.trunk import Freeze, Trunk
-from tests.toys import tiny_backbone, toy_rows
+from tests.toys import ARCHITECTURES, tiny_backbone, toy_rows
 
 TEXTS = [row["text"] for row in toy_rows(12)]
 
@@ -36,3 +37,18 @@ def test_replayed_logits_are_those_of_the_whole_model_within_the_rounding(freeze
         found = replayed.logits(model, numbers)
     torch.testing.assert_close(alone, exact, atol=1e-5, rtol=1e-4)
     assert (found - exact).abs().max() < 0.05 * exact.abs().max()
+
+
+@pytest.mark.parametrize("model_type", ARCHITECTURES)
+def test_padding_to_a_multiple_changes_no_logits(model_type: str, tmp_path: Path) -> None:
+    """13 tokens are padded to 16; where the model takes 13, to 13."""
+    config = BackboneConfig(name=str(tiny_backbone(tmp_path / "t", model_type)))
+    for most, expected in ((32, 16), (13, 13)):
+        backbone = load_text_backbone(config, ("calm", "harsh"), most, 0)
+        encodings = [ids[:13] for ids in backbone.encode([" ".join(TEXTS)] * 2)]
+        with torch.inference_mode():
+            exact = backbone.model.eval()(**backbone.collate(encodings)).logits
+            with mock.patch.object(backbone, "collate", wraps=backbone.collate) as collate:
+                found = Encoded(backbone, encodings).logits(backbone.model, np.arange(2))
+        collate.assert_called_once_with(encodings, expected)
+        torch.testing.assert_close(found, exact, atol=1e-5, rtol=1e-4)

@@ -359,7 +359,7 @@ def test_a_stopped_worker_is_replaced_and_cannot_write_when_it_wakes(live: LiveS
         worker.resume()
         done = ended(client, job.id)
         assert done.status == "succeeded", done.error
-        wait(lambda: not lives(worker.pid), 60)
+        wait(lambda: not lives(worker.pid), 20)
         events = [e.message for e in client.fine_tuning.jobs.list_events(job.id, limit=100)]
         assert sum(message.startswith("New fine-tuned model") for message in events) == 1
         assert sum(each.id.endswith(job.id.removeprefix("ftjob-")[:12]) for each in client.models.list()) == 1
