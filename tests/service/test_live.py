@@ -347,17 +347,19 @@ def test_the_service_is_killed_while_it_trains_and_goes_on(live: LiveService) ->
 
 def test_a_stopped_worker_is_replaced_and_cannot_write_when_it_wakes(live: LiveService, tmp_path: Path) -> None:
     client = live.client()
-    job = submit(client, rows=400, training={"epochs": 40, "checkpoint_steps": 20})
+    job = submit(client, rows=400, training={"epochs": 80, "checkpoint_steps": 20})
     child = wait(lambda: [p for p in live.processes() if "execute" in arguments(p)], 60)[0]
     worker = live.role("worker")
     stop_process(worker)
     command = [sys.executable, "-m", "service.cli", "worker", "--data-dir", str(live.data_dir)]
-    with (tmp_path / "second.log").open("w") as log:
+    said = tmp_path / "second.log"
+    with said.open("w") as log:
         second = subprocess.Popen(command, env=live.environment, stdout=log, stderr=log)
     try:
         wait(lambda: not lives(child.pid), 40)  # killed before the job moves on
+        assert "is dead" in said.read_text(), "the child ended by itself: nobody has taken the job over"
         worker.resume()
-        done = ended(client, job.id)
+        done = ended(client, job.id, 180)
         assert done.status == "succeeded", done.error
         wait(lambda: not lives(worker.pid), 20)
         events = [e.message for e in client.fine_tuning.jobs.list_events(job.id, limit=100)]
