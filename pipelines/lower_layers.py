@@ -23,7 +23,7 @@ from pipelines.backbones.base import FINAL_NORMS, Encoding
 from pipelines.device import Precision, device, numeric_backend
 from pipelines.trunk import Trunk, replaced
 
-RECIPE = 1  # to be raised when this module computes other bits
+RECIPE = 2  # to be raised when this module computes other bits
 Kind = Literal["tokens", "pooled", "mean"]  # all tokens; the one the head reads; masked mean of the last layer
 _NOT_NUMERIC = (  # keys of a model's config that name or describe; the same layers may carry others
     "id2label", "label2id", "num_labels", "problem_type", "architectures", "transformers_version", "dtype",
