@@ -9,7 +9,8 @@
 
 2,000 EDOS texts, 3 epochs, batch 32, MiniLM (configs/edos.yaml). The learning rate of every system is chosen on 1,000
 texts of the official dev part from one grid, off the clock; macro-F1 is of a fixed 1,000 texts of the test part. Each
-row is a process of its own; systems take turns, no two run at once; a ratio is between rows of one repeat.
+row is a process of its own; systems take turns, no two run at once; a ratio is between rows of one repeat. Timed rows
+belong to a machine; another one measures its own and has its own tables.
 """
 
 from __future__ import annotations
@@ -118,11 +119,15 @@ def rate_key(name: str, rate: float) -> str:
 
 
 def run_key(name: str, repeat: int) -> str:
-    return f"run {repeat}, {name}"
+    return f"run {repeat}, {name}, {name_of_machine()}"
 
 
 def sweep_key(name: str, repeat: int) -> str:
-    return f"sweep {repeat}, {name}"
+    return f"sweep {repeat}, {name}, {name_of_machine()}"
+
+
+def size_key(items: int) -> str:
+    return f"size {items}, {name_of_machine()}"
 
 
 # ---- what rows share
@@ -175,7 +180,7 @@ def commands() -> list[tuple[str, list[str]]]:
         rows += [(run_key(name, repeat), ["--system", name, "--repeat", str(repeat)]) for name in SYSTEMS]
     for repeat in range(SWEEPS):
         rows += [(sweep_key(name, repeat), ["--system", name, "--repeat", str(repeat), "--sweep"]) for name in SWEPT]
-    return rows + [(f"size {size}", ["--items", str(size)]) for size in SIZES]
+    return rows + [(size_key(size), ["--items", str(size)]) for size in SIZES]
 
 
 def main() -> None:
@@ -189,7 +194,7 @@ def main() -> None:
     parser.add_argument("--tables", action="store_true", help="only print what is there")
     args = parser.parse_args()
     if args.items:
-        results.append(PATH, measure_size(args.items) | _machine())
+        results.append(PATH, {"key": size_key(args.items)} | measure_size(args.items) | _machine())
     elif args.system and args.rate:
         results.append(PATH, measure_rate(args.system, args.rate))
     elif args.system and args.repeat is not None:

@@ -39,7 +39,6 @@ def measure_size(items: int) -> results.Row:
         size = store.size()
     tokens = sum(map(len, trained.backbone.encode([*splits.train["text"]])))
     return {
-        "key": f"size {items}",
         "kind": "size",
         "items": items,
         "tokens": tokens,

@@ -32,8 +32,16 @@ GAINS = (  # what is gained, from, to
 
 
 def tables(rows: Sequence[Row]) -> str:
-    """Markdown."""
-    return "\n\n".join([_ratios(rows), _gains(rows), _systems(rows), _sizes(rows), results.environments(rows)])
+    """Markdown, one set for each machine."""
+    timed = [row for row in rows if "machine" in row]
+    return "\n\n".join(
+        _tables([row for row in timed if row["machine"] == machine])
+        for machine in dict.fromkeys(row["machine"] for row in timed)
+    )
+
+
+def _tables(rows: Sequence[Row]) -> str:
+    return "\n\n".join([results.environments(rows), _ratios(rows), _gains(rows), _systems(rows), _sizes(rows)])
 
 
 def _ratios(rows: Sequence[Row]) -> str:
@@ -99,10 +107,10 @@ def _sizes(rows: Sequence[Row]) -> str:
 
 
 def _paired(rows: Sequence[Row], kind: str, peer: str, ours: str) -> list[tuple[Row, Row]]:
-    """Rows of the same repeat on the same machine."""
-    own = {(r["repeat"], r["machine"]): r for r in rows if r["kind"] == kind and r["system"] == ours}
+    """Rows of the same repeat."""
+    own = {row["repeat"]: row for row in rows if row["kind"] == kind and row["system"] == ours}
     theirs = [row for row in rows if row["kind"] == kind and row["system"] == peer]
-    return [(row, own[place]) for row in theirs if (place := (row["repeat"], row["machine"])) in own]
+    return [(row, own[row["repeat"]]) for row in theirs if row["repeat"] in own]
 
 
 def _spread(values: Sequence[float], digits: int = 2) -> str:
