@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +114,24 @@ class LiveService:
         assert found, [arguments(p) for p in self.processes()]
         return found[0]
 
+    def stop_between_writes(self, process: psutil.Process) -> None:
+        """SIGSTOP, but not inside a write: it would hold SQLite's one lock, and nobody could take its jobs over."""
+        while True:
+            process.suspend()
+            if not (self.data_dir / "rootstock.db").exists() or self._can_write():
+                return
+            process.resume()
+            time.sleep(0.05)
+
+    def _can_write(self) -> bool:
+        with closing(sqlite3.connect(self.data_dir / "rootstock.db", timeout=1, isolation_level=None)) as connection:
+            try:
+                connection.execute("begin immediate")
+            except sqlite3.OperationalError:
+                return False
+            connection.execute("rollback")
+            return True
+
     def client(self, **options: Any) -> openai.OpenAI:
         return openai.OpenAI(base_url=f"{self.url}/v1", api_key=self.key, **options)
 
@@ -181,10 +199,6 @@ def wait(what: Callable[[], Any], seconds: float) -> Any:
             return found
         time.sleep(0.1)
     raise AssertionError(f"waited {seconds:g} s")
-
-
-def stop_process(process: psutil.Process) -> None:
-    process.send_signal(signal.SIGSTOP)
 
 
 def arguments(process: psutil.Process) -> list[str]:

@@ -22,7 +22,6 @@ from tests.service.live import (
     ended,
     lives,
     running,
-    stop_process,
     submit,
     wait,
 )
@@ -350,7 +349,7 @@ def test_a_stopped_worker_is_replaced_and_cannot_write_when_it_wakes(live: LiveS
     job = submit(client, rows=400, training={"epochs": 80, "checkpoint_steps": 20})
     child = wait(lambda: [p for p in live.processes() if "execute" in arguments(p)], 60)[0]
     worker = live.role("worker")
-    stop_process(worker)
+    live.stop_between_writes(worker)
     command = [sys.executable, "-m", "service.cli", "worker", "--data-dir", str(live.data_dir)]
     said = tmp_path / "second.log"
     with said.open("w") as log:
