@@ -41,12 +41,17 @@ class Database:
         self.sqlite = self.url.get_backend_name() == "sqlite"
         if not self.sqlite:
             self.url = self.url.set(drivername="postgresql+psycopg")
-        options: dict[str, Any] = {"pool_size": 20, "max_overflow": 40}
-        self.engine = sa.create_engine(self.url, **options if self.sqlite else options | {"pool_pre_ping": True})
+        self.engine = sa.create_engine(self.url, pool_size=20, max_overflow=40, **self.options)
         self._writers = threading.Lock() if self.sqlite else nullcontext()
         if self.sqlite:
             _careful(self.engine)
             _explicit_transactions(self.engine)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Of an engine on PostgreSQL: a process frozen inside a transaction loses its locks instead of keeping them."""
+        patience = {"options": f"-c idle_in_transaction_session_timeout={BUSY_MS}"}
+        return {} if self.sqlite else {"pool_pre_ping": True, "connect_args": patience}
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
@@ -159,7 +164,7 @@ def _explicit_transactions(engine: sa.Engine) -> None:
 
 def engine_for_jobs(database: Database) -> sa.Engine:
     """A second engine on the same database, with the transactions that the job library expects."""
-    engine = sa.create_engine(database.url, pool_size=10, max_overflow=20)
+    engine = sa.create_engine(database.url, pool_size=10, max_overflow=20, **database.options)
     if database.sqlite:
         _careful(engine)
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import sqlalchemy as sa
 from service.database import Database, DatabaseError, Scope
 from service.keys import create_key
 from service.tables import Base, Key, Tenant
+from tests.service.postgres import database_url
 
 
 def test_commits_are_durable_settings(database: Database) -> None:
@@ -98,3 +100,26 @@ def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
     path.write_bytes(b"no database" * 1000)
     with pytest.raises((DatabaseError, sa.exc.DatabaseError)):
         Database(f"sqlite:///{path}").migrate()
+
+
+def test_who_is_frozen_inside_a_transaction_loses_its_locks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.database.BUSY_MS", 200)
+    with database_url("postgresql") as url:
+        database = Database(url)
+        database.migrate()
+        with database.writing() as session:
+            session.add(Tenant(id="t", name="before", created_at=0))
+
+        def freeze() -> None:
+            with database.writing() as session:
+                session.get_one(Tenant, "t", with_for_update=True)
+                time.sleep(1)
+                with database.writing() as other:
+                    other.get_one(Tenant, "t", with_for_update=True).name = "after"
+                session.get_one(Tenant, "t").name = "too late"
+
+        with pytest.raises(sa.exc.DBAPIError):
+            freeze()
+        with database.reading() as session:
+            assert session.get_one(Tenant, "t").name == "after"
+        database.close()
