@@ -16,10 +16,9 @@ from pipelines.backbones.base import Encoding
 from pipelines.batches import padded_length
 from pipelines.device import device
 from pipelines.errors import Interrupted, StoreError
-from pipelines.lower_layers import LowerLayers
+from pipelines.lower_layers import STATE_TOKENS, LowerLayers
 from pipelines.records import Event, IntArray, Stage
 
-BATCH_TOKENS = 1024  # padded, of a batch of one shape: smaller ones take twice as long on AMX, larger ones fill up more
 FILE_BYTES = 64 << 20  # states in memory before they are written
 
 
@@ -125,21 +124,22 @@ def _fill(
     stop: Callable[[], bool],
 ) -> Generator[Event, None, tuple[str | None, bool]]:
     """Compute and write this process's share. Returns what went wrong with the store, if anything; and if stopped."""
-    below, started = _lower_states(lower, missing, store)
-    begun = {key for key in missing if key in started}
+    below = _lower_states(lower, missing, store)
+    begun = {key: next((depth for depth, states in below.items() if key in states), 0) for key in missing}
     if world > 1:  # all must cut the same batches
-        found = gather_object([(below, begun)])
-        begun = set.intersection(*(own for _, own in found)) if len({depth for depth, _ in found}) == 1 else set()
+        found = gather_object([begun])
+        begun = {key: depth if all(own[key] == depth for own in found) else 0 for key, depth in begun.items()}
     try:
         keys: list[bytes] = []
         rows: list[torch.Tensor] = []
         size = done = 0
         for batch in list(_batches(lower, missing, begun))[rank::world]:
-            start = (below, _padded([started[key] for key in batch.keys], batch.tokens)) if batch.started else None
+            depth = batch.started
+            start = (depth, _padded([below[depth][key] for key in batch.keys], batch.tokens)) if depth else None
             states = lower([missing[key] for key in batch.keys], start, batch.tokens).cpu()
             new = batch.keys[: batch.new]
             keys += new
-            rows += [row[: lower.backbone.length(missing[key])].clone() for key, row in zip(new, states, strict=False)]
+            rows += [_of(lower, missing[key], row).clone() for key, row in zip(new, states, strict=False)]
             size += sum(row.nbytes for row in rows[-len(new) :])
             stopping = stop()
             if stopping or size >= FILE_BYTES:
@@ -156,14 +156,15 @@ def _fill(
     return None, False
 
 
-def _lower_states(lower: LowerLayers, missing: dict[bytes, Encoding], store: ActivationStore) -> tuple[int, States]:
-    """The deepest states below this depth that the store has of any of the items."""
+def _lower_states(lower: LowerLayers, missing: dict[bytes, Encoding], store: ActivationStore) -> dict[int, States]:
+    """What the store has of the items at depths below this one, the deepest first."""
     top = lower.depth if lower.kind != "tokens" else lower.depth - 1
-    for depth in range(top, 0, -1):
-        found = store.read(lower.fingerprint_at(depth), missing)
-        if len(found):
-            return depth, found
-    return 0, States()
+    return {depth: store.read(lower.fingerprint_at(depth), missing) for depth in range(top, 0, -1)}
+
+
+def _of(lower: LowerLayers, encoding: Encoding, states: torch.Tensor) -> torch.Tensor:
+    """What is kept of an item's states: those of its own tokens, or the one row (1, D)."""
+    return states[: lower.backbone.length(encoding)] if lower.kind == "tokens" else states
 
 
 def _padded(rows: Sequence[torch.Tensor], at_least: int) -> torch.Tensor:
@@ -179,21 +180,21 @@ class _Batch:
     keys: list[bytes]
     new: int
     tokens: int
-    started: bool
+    started: int  # depth at which its states are there; 0: none
 
 
-def _batches(lower: LowerLayers, missing: dict[bytes, Encoding], started: set[bytes]) -> Iterator[_Batch]:
+def _batches(lower: LowerLayers, missing: dict[bytes, Encoding], begun: dict[bytes, int]) -> Iterator[_Batch]:
     """Batches whose shape follows from each of their items: so an item's bits do not depend on its neighbours.
 
     Items that need no padding have batches of their own, as transformers drops a mask that hides nothing.
     """
-    groups: dict[tuple[bool, int, bool], list[bytes]] = {}
+    groups: dict[tuple[int, int, bool], list[bytes]] = {}
     for key, encoding in missing.items():
         length = lower.backbone.length(encoding)
         tokens = max(1, padded_length(length, lower.backbone.max_length))
-        groups.setdefault((key in started, tokens, length == tokens), []).append(key)
-    for (begun, tokens, _), own in sorted(groups.items()):
-        size = max(1, BATCH_TOKENS // tokens)
+        groups.setdefault((begun[key], tokens, length == tokens), []).append(key)
+    for (started, tokens, _), own in sorted(groups.items()):
+        size = max(1, STATE_TOKENS // tokens)
         for first in range(0, len(own), size):
             chunk = own[first : first + size]
-            yield _Batch((chunk * size)[:size], len(chunk), tokens, begun)
+            yield _Batch((chunk * size)[:size], len(chunk), tokens, started)

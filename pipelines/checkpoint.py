@@ -48,13 +48,13 @@ class Checkpoints:
 
     def save(self, state: TrainingState) -> None:
         """Publish a checkpoint, then drop all others: the older ones, and damaged ones that were not resumed from."""
-        step = int(state.progress["step"])
-        target = self.root / f"step-{step:09d}"
-        staging = self.root / f".staging-{step:09d}"
+        step, epoch = int(state.progress["step"]), int(state.progress["epoch"])
+        name = f"step-{step:09d}-epoch-{epoch:06d}"  # both: the last step of an epoch may be saved before and after it
+        target, staging = self.root / name, self.root / f".staging-{name}"
         durable.discard(staging)
         staging.mkdir(parents=True)
-        for name in ("weights", "best", "optimizer"):
-            save_file(_contiguous(getattr(state, name)), staging / f"{name}.safetensors")
+        for part in ("weights", "best", "optimizer"):
+            save_file(_contiguous(getattr(state, part)), staging / f"{part}.safetensors")
         durable.write_json(staging / "progress.json", state.progress)
         durable.discard(target)
         durable.publish(staging, target, {"step": step})
@@ -73,6 +73,11 @@ class Checkpoints:
             weights, best, optimizer = (load_file(path / f"{n}.safetensors") for n in ("weights", "best", "optimizer"))
             return TrainingState(progress, weights, best, optimizer)
         return None
+
+    def store(self) -> str | None:
+        """How the run of the newest checkpoint had its hidden states (see `train.Progress`); None without one."""
+        saved = self.newest()
+        return None if saved is None else str(saved.progress["store"])
 
     def _complete(self) -> list[Path]:
         return sorted(path for path in self.root.glob("step-*") if (path / durable.MANIFEST).is_file())

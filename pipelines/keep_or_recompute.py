@@ -12,11 +12,12 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
 from pipelines.activation_store import ActivationStore
-from pipelines.activations import BATCH_TOKENS, content_key
+from pipelines.activations import content_key
 from pipelines.backbones.base import Encoding
+from pipelines.batches import padded_length
 from pipelines.device import Precision
 from pipelines.errors import StoreError
-from pipelines.lower_layers import LowerLayers, trunk_layers
+from pipelines.lower_layers import STATE_TOKENS, LowerLayers, trunk_layers
 from pipelines.trunk import Trunk
 
 Remember = Callable[[str, Callable[[], dict[str, Any]]], dict[str, Any]]
@@ -73,12 +74,12 @@ def measured(lower: LowerLayers, encodings: Sequence[Encoding], store: Activatio
     lengths = [lower.backbone.length(encoding) for encoding in encodings]
     rows = sum(lengths) if lower.kind == "tokens" else len(lengths)
     size = 2 * lower.width * rows
-    trouble = store.refuse(size)
-    if trouble:
-        return Choice(False, trouble)
     keys = {content_key(lower, encoding) for encoding in encodings}
     if len(store.read(lower.fingerprint, keys)) == len(keys):
         return Choice(True, "they are there already")
+    trouble = store.refuse(size)
+    if trouble:
+        return Choice(False, trouble)
     compute = _seconds_to_compute(lower, encodings, lengths) * sum(lengths)
     try:
         write, read = (seconds * size for seconds in store.seconds_per_byte())
@@ -89,11 +90,12 @@ def measured(lower: LowerLayers, encodings: Sequence[Encoding], store: Activatio
 
 
 def _seconds_to_compute(lower: LowerLayers, encodings: Sequence[Encoding], lengths: Sequence[int]) -> float:
-    """Seconds per token, on one batch of items of about the median length."""
-    middle = np.argsort(lengths, kind="stable")[len(lengths) // 2 :]
-    size = max(1, BATCH_TOKENS // lengths[int(middle[0])])
-    batch = [encodings[i] for i in middle[:size]]
-    lower(batch).cpu()  # the first call sets up what the others reuse
+    """Seconds per token, on one batch of an item of the median length."""
+    median = encodings[int(np.argsort(lengths, kind="stable")[len(lengths) // 2])]
+    length = lower.backbone.length(median)
+    tokens = padded_length(length, lower.backbone.max_length)
+    batch = [median] * max(1, STATE_TOKENS // tokens)
+    lower(batch, at_least=tokens).cpu()  # the first call sets up what the others reuse
     started = time.perf_counter()
-    lower(batch).cpu()  # waits for the device
-    return (time.perf_counter() - started) / sum(lower.backbone.length(encoding) for encoding in batch)
+    lower(batch, at_least=tokens).cpu()  # waits for the device
+    return (time.perf_counter() - started) / (len(batch) * length)

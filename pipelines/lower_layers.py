@@ -1,8 +1,9 @@
 """The lower layers run alone: encodings -> hidden states at a depth, by one fixed recipe.
 
-The recipe is part of the fingerprint: weights in bf16 where the precision is bf16, else in fp32; no autocast; and what
-leaves a hidden layer is rounded to bf16, in fp32 too. So nothing is lost when states are kept in bf16, and going on
-from kept states of a lower depth gives the same bits as starting from the content.
+The recipe is part of the fingerprint: weights in bf16 where the precision is bf16, else in fp32; no autocast; what
+leaves a hidden layer is rounded to bf16, in fp32 too; and kept states are computed in batches of STATE_TOKENS padded
+tokens (see `activations`). So nothing is lost when states are kept in bf16, and going on from kept states of a lower
+depth gives the same bits as starting from the content.
 """
 
 from __future__ import annotations
@@ -20,10 +21,12 @@ from torch import nn
 
 from pipelines.backbones import Backbone
 from pipelines.backbones.base import FINAL_NORMS, Encoding
+from pipelines.batches import MULTIPLE
 from pipelines.device import Precision, device, numeric_backend
 from pipelines.trunk import Trunk, replaced
 
-RECIPE = 2  # to be raised when this module computes other bits
+RECIPE = 2  # to be raised when this module or `activations` computes other bits
+STATE_TOKENS = 1024  # padded, of a batch of one shape: smaller ones take twice as long on AMX, larger ones fill up more
 Kind = Literal["tokens", "pooled", "mean"]  # all tokens; the one the head reads; masked mean of the last layer
 _NOT_NUMERIC = (  # keys of a model's config that name or describe; the same layers may carry others
     "id2label", "label2id", "num_labels", "problem_type", "architectures", "transformers_version", "dtype",
@@ -199,7 +202,7 @@ def _ingredients(backbone: Backbone, dtype: torch.dtype) -> dict[str, Any]:
     config = backbone.model.config
     settings = {key: value for key, value in config.to_dict().items() if key not in _NOT_NUMERIC}
     return {
-        "recipe": RECIPE,
+        "recipe": [RECIPE, STATE_TOKENS, MULTIPLE],
         "config": json.loads(json.dumps(settings, sort_keys=True, default=str)),
         "attention": config._attn_implementation,
         "dtype": str(dtype),

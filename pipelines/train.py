@@ -192,6 +192,8 @@ def train(
     saved = checkpoints.newest()
     if saved is not None:
         progress, best = loop.restore(saved), saved.best
+        if begun is not None and begun.store == "off":
+            progress.store = "off"
     session = _Clock(progress)
 
     def checkpoint() -> Iterator[Event]:

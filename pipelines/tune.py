@@ -67,16 +67,19 @@ def tune(
     Args:
         items: the training items, `splits.train` or some of them.
         store: of hidden states at the cut; without one they are computed for every batch. A run whose store fails
-            goes on without, and says so.
+            goes on without, and says so; resumed, it stays without, since states of other batches have other bits.
     """
+    begun_with = checkpoints.store()
     started = time.perf_counter()
     lower = trunk_layers(trunk, precision)
-    encoded, used = yield from _encode(trunk, items, lower, store, accelerator, stop)
+    encoded, used = yield from _encode(
+        trunk, items, lower, None if begun_with == "off" else store, accelerator, stop, begun_with is not None
+    )
     training = TrainingData(encoded, splits.targets(items))
     before = time.perf_counter() - started
     if used == "off":
         store = None
-    encoded, _ = yield from _encode(trunk, splits.validation, lower, store, accelerator, stop)
+    encoded, _ = yield from _encode(trunk, splits.validation, lower, store, accelerator, stop, begun_with is not None)
     del lower  # a copy of its layers, which is not needed where states are kept
     validation = TrainingData(encoded, splits.targets(splits.validation))
     begun = Progress(seconds=before, before=before, store=used)
@@ -92,6 +95,7 @@ def _encode(
     store: ActivationStore | None,
     accelerator: Accelerator,
     stop: Callable[[], bool],
+    resumed: bool,
 ) -> Generator[Event, None, tuple[Encoded, str]]:
     """Items ready for the part above the cut, and how their hidden states were had: cold, warm, or off."""
     encodings = trunk.backbone.encode(column(items, "text"))
@@ -103,7 +107,8 @@ def _encode(
             states = yield from kept(lower, encodings, store, accelerator, stop)
             return Replayed(trunk, encodings, states, pooled), "cold" if states.computed else "warm"
         except StoreError as error:
-            yield Stage("store", f"going on without it. {error}")
+            but = "; the result is close to that of an uninterrupted run, not bit for bit the same" if resumed else ""
+            yield Stage("store", f"going on without it{but}. {error}")
     return Replayed(trunk, encodings, Computed(lower, encodings), pooled), "off"
 
 

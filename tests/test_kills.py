@@ -19,6 +19,7 @@ import xxhash
 
 from pipelines import activations
 from pipelines.activation_store import ActivationStore
+from pipelines.checkpoint import Checkpoints
 from pipelines.config import load_config
 from pipelines.run import finetune
 from tests.runs import system
@@ -49,6 +50,12 @@ def weights_of(out: Path) -> str:
     return hashlib.sha256((out / "model/model.safetensors").read_bytes()).hexdigest()
 
 
+def progress_of(out: Path) -> int:
+    """Steps in the newest complete checkpoint of the run itself."""
+    saved = Checkpoints(out.with_name(f"{out.name}.partial") / "checkpoints").newest()
+    return 0 if saved is None else int(saved.progress["step"])
+
+
 @pytest.mark.parametrize("lora", [False, True])
 def test_killed_again_and_again_it_ends_with_the_same_weights(lora: bool, tmp_path: Path) -> None:
     write_csv(tmp_path / "toy.csv", toy_rows(600))
@@ -71,10 +78,19 @@ def test_killed_again_and_again_it_ends_with_the_same_weights(lora: bool, tmp_pa
     assert weights_of(tmp_path / "first") == weights_of(tmp_path / "whole")
 
     rng, out, store = np.random.default_rng(int(lora)), tmp_path / "killed", tmp_path / "store3"
-    kills = steps_seen = files_seen = 0
+    kills = steps_seen = building_seen = 0
+    every = len(list((tmp_path / "store2").glob("*/*.safetensors")))
     while kills < KILLS // 2 + lora * (KILLS % 2):
+        building = kills % 2 == 1
+        if building and store.exists():
+            store.rename(tmp_path / f"store-{time.monotonic_ns()}")
+        before = progress_of(out)
         process = start(config, out, store)
-        process.join(timeout=rng.uniform(0.05, 1) * seconds * 0.6)
+        if building:  # at its second file, if it has not ended before
+            while process.is_alive() and len(list(store.glob("*/*.safetensors"))) < 2:
+                time.sleep(0.0005)
+        else:
+            process.join(timeout=rng.uniform(0.05, 1) * seconds * 0.6)
         if process.exitcode is None:
             process.kill()
             process.join()
@@ -86,11 +102,12 @@ def test_killed_again_and_again_it_ends_with_the_same_weights(lora: bool, tmp_pa
             store.rename(tmp_path / f"store-{time.monotonic_ns()}")
         files = list(store.glob("*/*.safetensors"))
         assert all(xxhash.xxh3_128(path.read_bytes()).hexdigest() == path.stem for path in files)  # complete or absent
-        files_seen += bool(files)
-        steps_seen += any(out.with_name("killed.partial").glob("checkpoints/step-*"))
+        building_seen += building and 0 < len(files) < every
+        steps_seen += progress_of(out) > 0
+        assert progress_of(out) >= before or not out.with_name("killed.partial").exists()  # nothing is lost
     process = start(config, out, store)
     process.join()
     assert process.exitcode == 0
     assert weights_of(out) == weights_of(tmp_path / "whole")
-    assert files_seen
+    assert building_seen
     assert steps_seen

@@ -96,7 +96,9 @@ class TextBackbone(Backbone):
         return np.asarray(encoding, dtype="<i4").tobytes()
 
     def processing(self) -> dict[str, Any]:
-        """Digest of the tokenizer's own rules, without the settings of its last call; and where texts are cut."""
+        """Digest of the tokenizer's own rules, without the settings of its last call; where texts are cut; and the
+        padding token, by which decoders find the token that their heads read.
+        """
         backend = getattr(self.tokenizer, "backend_tokenizer", None)
         if backend is not None:
             rules = json.loads(backend.to_str())
@@ -104,7 +106,8 @@ class TextBackbone(Backbone):
             name, settings = type(self.tokenizer).__name__, str(sorted(self.tokenizer.init_kwargs.items(), key=str))
             rules = {"class": name, "settings": settings, "vocabulary": self.tokenizer.get_vocab()}
         kept = json.dumps({k: rules[k] for k in rules if k not in ("truncation", "padding")}, sort_keys=True)
-        return {"tokenizer": hashlib.sha256(kept.encode()).hexdigest(), "max_length": self.max_length}
+        digest, padding = hashlib.sha256(kept.encode()).hexdigest(), self.tokenizer.pad_token_id
+        return {"tokenizer": digest, "max_length": self.max_length, "padding": padding}
 
     def pooled_position(self, encoding: Encoding) -> int:
         """0, or the rightmost token that is no padding, which is how the heads of decoders find the last token."""

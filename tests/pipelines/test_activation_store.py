@@ -133,6 +133,19 @@ def test_what_this_process_uses_is_never_dropped(tmp_path: Path) -> None:
     assert found(store, range(50)) == list(range(22))
 
 
+def test_what_another_process_is_writing_is_never_dropped(tmp_path: Path) -> None:
+    size = keep(ActivationStore(tmp_path / "probe", 1 << 20), range(20)).stat().st_size
+    root = tmp_path / "store"
+    old = keep(ActivationStore(root, 1 << 20), range(20))
+    unfinished = old.with_name(".unfinished-1-1")
+    unfinished.write_bytes(bytes(size))
+    os.utime(old, (time.time() - 100,) * 2)
+    os.utime(unfinished, (time.time() - 200,) * 2)
+    keep(ActivationStore(root, 2 * size + 100), range(20), "b" * 32)
+    assert unfinished.exists()
+    assert not old.exists()
+
+
 def test_other_data_of_the_same_trunk_makes_room(tmp_path: Path) -> None:
     """Data sets come and go under one fingerprint; what this process has no use for may be dropped."""
     size = keep(ActivationStore(tmp_path / "probe", 1 << 20), range(20)).stat().st_size

@@ -10,10 +10,13 @@ import torch
 from pipelines.checkpoint import Checkpoints, TrainingState, optimizer_tensors, restore_optimizer
 
 
-def state(step: int) -> TrainingState:
+def state(step: int, epoch: int = 1) -> TrainingState:
     weights = {"head.weight": torch.full((2, 3), float(step)), "head.bias": torch.arange(3.0)}
     return TrainingState(
-        {"step": step, "best_macro_f1": 0.1 + 0.2, "note": "ä"}, weights, {}, {"0/step": torch.tensor(3.0)}
+        {"step": step, "epoch": epoch, "best_macro_f1": 0.1 + 0.2, "note": "ä"},
+        weights,
+        {},
+        {"0/step": torch.tensor(3.0)},
     )
 
 
@@ -45,8 +48,8 @@ def test_a_saved_state_comes_back_exactly(tmp_path: Path) -> None:
 def test_only_the_newest_is_kept_as_safetensors_and_json(tmp_path: Path) -> None:
     for step in (9, 10, 1000):
         Checkpoints(tmp_path).save(state(step))
-    assert steps(tmp_path) == ["step-000001000"]
-    files = {path.name for path in (tmp_path / "step-000001000").iterdir()}
+    assert steps(tmp_path) == ["step-000001000-epoch-000001"]
+    files = {path.name for path in (tmp_path / "step-000001000-epoch-000001").iterdir()}
     assert files == {
         "weights.safetensors", "best.safetensors", "optimizer.safetensors", "progress.json", "manifest.json",
     }  # fmt: skip
@@ -56,9 +59,10 @@ def older_and_newer(root: Path) -> Path:
     """Step 4 and a newer step 8, as if the run was killed before step 4 could be dropped. Returns the newer."""
     Checkpoints(root / "other").save(state(8))
     Checkpoints(root).save(state(4))
-    (root / "other" / "step-000000008").rename(root / "step-000000008")
+    name = "step-000000008-epoch-000001"
+    (root / "other" / name).rename(root / name)
     (root / "other").rmdir()
-    return root / "step-000000008"
+    return root / name
 
 
 def test_the_newest_of_several_is_found(tmp_path: Path) -> None:
@@ -89,18 +93,39 @@ def test_a_damaged_checkpoint_ahead_does_not_outlive_a_good_one(tmp_path: Path) 
     """A run that resumed from before the damage saves steps below it."""
     (older_and_newer(tmp_path) / "weights.safetensors").write_bytes(b"")
     Checkpoints(tmp_path).save(state(5))
-    assert steps(tmp_path) == ["step-000000005"]
+    assert steps(tmp_path) == ["step-000000005-epoch-000001"]
     found = Checkpoints(tmp_path).newest()
     assert found is not None
     assert found.progress["step"] == 5
 
 
 def test_what_a_killed_save_left_is_overwritten(tmp_path: Path) -> None:
-    (tmp_path / ".staging-000000005").mkdir()
-    (tmp_path / ".staging-000000005" / "weights.safetensors").write_bytes(b"half")
+    staging = tmp_path / ".staging-step-000000005-epoch-000001"
+    staging.mkdir()
+    (staging / "weights.safetensors").write_bytes(b"half")
     Checkpoints(tmp_path).save(state(5))
-    Checkpoints(tmp_path).save(state(5))  # and the same step may be saved again
-    assert steps(tmp_path) == ["step-000000005"]
+    assert steps(tmp_path) == ["step-000000005-epoch-000001"]
+
+
+def test_killed_while_a_step_is_saved_again_after_its_epoch_the_first_is_still_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Checkpoints(tmp_path).save(state(5, epoch=0))
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pipelines.durable.publish", killed)
+        with pytest.raises(KeyboardInterrupt):
+            Checkpoints(tmp_path).save(state(5, epoch=1))
+    found = Checkpoints(tmp_path).newest()
+    assert found is not None
+    assert (found.progress["step"], found.progress["epoch"]) == (5, 0)
+    Checkpoints(tmp_path).save(state(5, epoch=1))
+    found = Checkpoints(tmp_path).newest()
+    assert found is not None
+    assert found.progress["epoch"] == 1
 
 
 @pytest.mark.parametrize("fused", [True, False])
@@ -120,7 +145,9 @@ def test_a_restored_optimizer_goes_on_bit_for_bit(tmp_path: Path, fused: bool) -
 
     model, optimizer = fresh()
     advance(model, optimizer, range(3))
-    Checkpoints(tmp_path).save(TrainingState({"step": 3}, model.state_dict(), {}, optimizer_tensors(optimizer)))
+    Checkpoints(tmp_path).save(
+        TrainingState({"step": 3, "epoch": 0}, model.state_dict(), {}, optimizer_tensors(optimizer))
+    )
     advance(model, optimizer, range(3, 6))
 
     found = Checkpoints(tmp_path).newest()

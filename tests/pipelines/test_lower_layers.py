@@ -185,6 +185,7 @@ CHANGES: dict[str, Callable[[Path], str]] = {
     "maximum length": lambda folder: _changed_tokenizer(folder, lambda t: setattr(t, "model_max_length", 16)),
     "special tokens": lambda folder: _changed_tokenizer(folder, lambda t: t.add_special_tokens({"sep_token": "barn"})),
     "vocabulary": lambda folder: _changed_tokenizer(folder, lambda t: t.add_tokens(["zebra"])),
+    "padding token": lambda folder: _changed_tokenizer(folder, lambda t: setattr(t, "pad_token", "barn")),
     "attention": lambda folder: _changed_attention(folder),
     "first position": lambda folder: _changed_padding(folder),
 }
@@ -216,11 +217,14 @@ def _changed_padding(folder: Path) -> str:
     return fingerprint(backbone)
 
 
+_PARTS = ("device", "instructions", "torch", "build", "matmul", "threads", "settings", "transformers")
+
+
 def test_a_tokenizer_without_a_file_of_rules_has_a_digest_too(folder: Path) -> None:
     class Plain:
         """As one written in Python: no `backend_tokenizer`."""
 
-        model_max_length, init_kwargs = 32, {"lower": True}
+        model_max_length, init_kwargs, pad_token_id = 32, {"lower": True}, 0
 
         def __init__(self, words: int) -> None:
             self.words = words
@@ -241,14 +245,12 @@ def test_every_ingredient_changed_is_another_fingerprint(change: str, folder: Pa
     assert CHANGES[change](folder) != fingerprint(load(folder))
 
 
-@pytest.mark.parametrize(
-    "name", ["device", "instructions", "torch", "build", "matmul", "threads", "settings", "transformers", "recipe"]
-)
+@pytest.mark.parametrize("name", ["RECIPE", "STATE_TOKENS", "MULTIPLE", *_PARTS])
 def test_another_machine_is_another_fingerprint(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = fingerprint(load(folder))
     backend = device_module.numeric_backend()
-    if name == "recipe":
-        monkeypatch.setattr(lower_layers, "RECIPE", lower_layers.RECIPE + 1)
+    if name.isupper():
+        monkeypatch.setattr(lower_layers, name, getattr(lower_layers, name) + 1)
     else:
         assert name in backend
         monkeypatch.setattr(lower_layers, "numeric_backend", lambda: backend | {name: "other"})

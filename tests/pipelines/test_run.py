@@ -510,9 +510,14 @@ def cached(folder: Path, out: str, cache: str, root: str = "store", freeze: int 
     return folder / out
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("freeze", [2, "all"])
-def test_from_the_store_training_is_bitwise_the_same_every_time(freeze: int | str, tmp_path: Path) -> None:
-    paths = [cached(tmp_path, out, "on", root, freeze) for out, root in (("a", "one"), ("b", "one"), ("c", "two"))]
+def test_from_the_store_training_is_bitwise_the_same_every_time(
+    freeze: int | str, precision: str, tmp_path: Path
+) -> None:
+    own = {"training": {"precision": precision}}
+    runs_of = (("a", "one"), ("b", "one"), ("c", "two"))
+    paths = [cached(tmp_path, out, "on", root, freeze, **own) for out, root in runs_of]
     weights = [(path / "model/model.safetensors").read_bytes() for path in paths]
     assert weights[0] == weights[1] == weights[2]
     assert [runs.system(path, "fine-tuned")["store"] for path in paths] == ["cold", "warm", "cold"]
@@ -526,13 +531,15 @@ def test_without_the_store_the_result_is_the_same_within_the_rounding(freeze: in
         np.testing.assert_allclose(on[name], off[name], atol=0.02, err_msg=name)
 
 
-@pytest.mark.parametrize("trouble", ["full", "no directory", "vanishes"])
+@pytest.mark.parametrize("trouble", ["full", "no directory", "vanishes", "read-only"])
 def test_a_store_that_fails_is_said_and_training_goes_on(
     trouble: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    root = tmp_path / "store"
+    root = tmp_path / "store" if trouble != "read-only" else Path("/proc/rootstock")
     if trouble == "no directory":
         root.write_text("a file")
+    if trouble == "read-only" and not Path("/proc/self").exists():
+        pytest.skip("no file system here that refuses to be written to")
     write = ActivationStore.write
 
     def failing(self: ActivationStore, *args: Any) -> None:
@@ -541,7 +548,7 @@ def test_a_store_that_fails_is_said_and_training_goes_on(
         write(self, *args)
         shutil.rmtree(self.root)
 
-    if trouble != "no directory":
+    if trouble in ("full", "vanishes"):
         monkeypatch.setattr(ActivationStore, "write", failing)
     raw = toy_config(tmp_path, backbone={"freeze": 2, "cache": "on"}, baselines=["majority"])
     events = run(parse_config(raw), tmp_path / "out", store=ActivationStore(root, 1 << 30))
@@ -549,6 +556,45 @@ def test_a_store_that_fails_is_said_and_training_goes_on(
     assert [text for text in said if text.startswith("going on without it. ")], said
     assert runs.system(tmp_path / "out", "fine-tuned")["store"] == "off"
     assert isinstance(events[-1], Finished)
+
+
+def test_a_run_whose_store_failed_stays_without_when_it_is_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else its later steps would see other bits than its earlier ones, and the result depend on the interruption."""
+
+    def full(*_: object) -> None:
+        raise StoreError("hidden states cannot be kept: No space left on device")
+
+    raw = toy_config(tmp_path, backbone={"freeze": 2, "cache": "on"}, baselines=[])
+    store = ActivationStore(tmp_path / "store", 1 << 30)
+    with monkeypatch.context() as patch:
+        patch.setattr(ActivationStore, "write", full)
+        run(parse_config(raw), tmp_path / "whole", store=store)
+        asked: list[int] = []
+        with pytest.raises(Interrupted):
+            run(parse_config(raw), tmp_path / "out", store=store, stop=lambda: bool(asked.append(1)) or len(asked) > 4)
+    events = run(parse_config(raw), tmp_path / "out", store=store, resume=True)
+    assert not [e for e in events if isinstance(e, Stage) and "computing the hidden states" in e.message]
+    weights = [(tmp_path / name / "model/model.safetensors").read_bytes() for name in ("whole", "out")]
+    assert weights[0] == weights[1]
+    assert runs.system(tmp_path / "out", "fine-tuned")["store"] == "off"
+
+
+def test_a_resumed_run_says_where_its_store_has_failed_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = toy_config(tmp_path, backbone={"freeze": 2, "cache": "on"}, baselines=["majority"])
+    store = ActivationStore(tmp_path / "store", 1 << 30)
+    asked: list[int] = []
+    with pytest.raises(Interrupted):
+        run(parse_config(raw), tmp_path / "out", store=store, stop=lambda: bool(asked.append(1)) or len(asked) > 13)
+    shutil.rmtree(store.root)
+    store.root.write_text("a file")
+    events = run(parse_config(raw), tmp_path / "out", store=store, resume=True)
+    said = [event.message for event in events if isinstance(event, Stage) and event.name == "store"]
+    assert [text for text in said if "close to that of an uninterrupted run, not bit for bit the same" in text], said
+    assert runs.system(tmp_path / "out", "fine-tuned")["store"] == "off"
 
 
 def test_a_run_may_be_resumed_without_the_store(tmp_path: Path) -> None:
