@@ -10,10 +10,10 @@ Reading order (each module may import those before it, never those after)::
     durable                            directories that are complete or absent
     trunk, lora                        freeze the lower layers; adapters above them
     first_token                        the last layer for the one token that the head reads
-    lower_layers                       the frozen layers run alone: content -> hidden states at the cut
+    batches, lower_layers              token batches; the frozen layers run alone: content -> hidden states
     activation_store -> activations    hidden states on disk; of these items, computed once
     keep_or_recompute                  whether that is worth it here, measured
-    batches, encoded -> predict        token batches; items as model inputs; logits in input order
+    encoded -> predict                 items as model inputs; logits in input order
     checkpoint, dropout -> train       resumable state; cheaper masks; the one training loop, which yields events
     baselines                          majority and three logistic regressions
     artifacts, saved_run               the run directory: complete or absent; read back
@@ -25,6 +25,7 @@ Reading order (each module may import those before it, never those after)::
     slices, mistakes, curves, reading  where it fails, what to read, ROC, over- and underfitting
     evaluate, learning_curve           all of it on the test part, once; would more labels help
     charts, card, report               SVG, model card, one HTML file
+    check                              what is wrong with labelled data, before anything is trained
     run, compare, demo                 the things a user does, each on one page
     classify, export                   those with a finished run
 

@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 from datasets import Dataset
-from filelock import FileLock, Timeout
 
 from pipelines import durable
 from pipelines.activation_store import ActivationStore
-from pipelines.artifacts import CHECKPOINTS, environment, predictions, refuse_existing
+from pipelines.artifacts import CHECKPOINTS, environment, predictions, refuse_existing, staged
 from pipelines.config import CURVE_SHARES, DataConfig, SplitFile
 from pipelines.data import read_items
 from pipelines.device import Precision, resolve_precision, start_accelerator
@@ -71,18 +70,7 @@ def compare(
     splits = _splits(runs, data, columns or {})
     precision = resolve_precision("auto")
 
-    work = out.with_name(f".{out.name}.comparing")
-    lock = FileLock(f"{work}.lock")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
-        durable.discard(work)  # of a comparison that was killed
-        work.mkdir()
-    except Timeout:
-        raise RunDirectoryError(f"{out}: another process is comparing into this directory") from None
-    except OSError as error:
-        raise RunDirectoryError(f"{out}: cannot be written: {error.strerror}") from None
-    try:
+    with staged(out) as work:
         systems: list[SystemScore] = []
         for run, prefix in zip(runs, prefixes, strict=True):
             for name, rung in _rungs(run, prefix, splits, precision, run is first).items():
@@ -98,10 +86,6 @@ def compare(
         durable.write_json(work / "report.json", report)
         (work / "report.html").write_text(render_html(report, out.name), encoding="utf-8")
         durable.publish(work, out, _manifest(runs, data, precision))
-    finally:
-        durable.discard(work)
-        Path(lock.lock_file).unlink(missing_ok=True)
-        lock.release()
     yield Finished(out, report["verdict"]["sentence"])
 
 

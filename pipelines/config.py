@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -233,6 +233,31 @@ def load_config(path: Path, overrides: Iterable[str] = ()) -> RunConfig:
     for override in overrides:
         _apply(raw, override)
     return parse_config(raw, str(path))
+
+
+def data_config(
+    data: Path, parts: Mapping[str, Path | None], columns: Mapping[str, str | None], overrides: Iterable[str]
+) -> RunConfig:
+    """The config of a command that is given a labelled file instead of a config, or a YAML config after all.
+
+    Args:
+        data: training part, or a config.
+        parts: validation and test, where they are files.
+        columns: text and label, where they are not called so.
+        overrides: as in `load_config`; they come last.
+
+    Raises:
+        ConfigError: with every problem on a line of its own.
+    """
+    given: dict[str, Any] = {key: str(value) for key, value in (*parts.items(), *columns.items()) if value is not None}
+    if data.suffix.lower() in (".yaml", ".yml"):
+        raw = read_yaml(data)
+        raw["data"] = (raw["data"] if isinstance(raw.get("data"), dict) else {}) | given
+    else:
+        raw = {"task": "text-classification", "data": {"train": str(data), "text": "text", "label": "label"} | given}
+    for override in overrides:
+        _apply(raw, override)
+    return parse_config(raw, str(data))
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

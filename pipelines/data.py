@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +105,7 @@ def read_items(part: SplitFile, config: DataConfig) -> Dataset:
     named += [("data.slices", column) for column in config.slices] + [("where", column) for column in part.where]
     require_columns(table.path, table.columns, [(key, column) for key, column in named if column is not None])
 
-    rows = [row for row in table.rows if _matches(row, part.where)]
+    rows = matching_rows(table.rows, part.where)
     if not rows:
         wanted = f"expected rows with {part.where}, found none; check the values of `where`"
         raise DataError(part.path, wanted if part.where else "expected rows below the header, found none; add rows")
@@ -139,8 +139,9 @@ def _likely(key: str, columns: list[str]) -> str | None:
     return next((c for word in words for c in columns if word in c.casefold()), None)
 
 
-def _matches(row: Row, where: dict[str, str]) -> bool:
-    return all(_word(row.values.get(column)) == value for column, value in where.items())
+def matching_rows(rows: Iterable[Row], where: dict[str, str]) -> list[Row]:
+    """Those in which every column of `where` has the given value."""
+    return [row for row in rows if all(_word(row.values.get(column)) == value for column, value in where.items())]
 
 
 def _word(value: Any) -> str:
@@ -178,16 +179,22 @@ def _row_error(table: Table, rows: list[Row], message: str) -> DataError:
 # ---- checks
 
 
+def require_classes(path: Path, name: str, labels: Iterable[str]) -> None:
+    """Check that a label column holds at least two classes. Raises DataError."""
+    found = set(labels)
+    if len(found) == 1:
+        raise DataError(
+            path,
+            f"expected at least two classes in column {name!r}, found only {next(iter(found))!r}; "
+            "add rows of another class or check data.label",
+        )
+
+
 def _check_classes(parts: dict[str, Dataset], config: DataConfig, known_labels: Sequence[str]) -> None:
     """Classes in what is not test: more than one, none too rare; the test part holds no other but known ones."""
     counts = Counter(column(parts["train"], "label"))
     path = config.train.path
-    if len({*counts, *known_labels}) == 1:
-        raise DataError(
-            path,
-            f"expected at least two classes in column {config.label!r}, found only {next(iter(counts))!r}; "
-            "add rows of another class or check data.label",
-        )
+    require_classes(path, config.label, [*counts, *known_labels])
     rare = sorted((number, label) for label, number in counts.items() if number < MIN_PER_CLASS)
     if rare:
         names = ", ".join(f"{label!r} ({number})" for number, label in rare[:5])

@@ -168,6 +168,15 @@ class Classified(Event):
 
 
 @dataclass(frozen=True)
+class Checked(Event):
+    """Data was checked: items of every part, findings as JSON, and the directory of the page, if one was wanted."""
+
+    path: Path | None
+    items: dict[str, int]
+    checks: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
 class Finished(Event):
     """The run directory is complete."""
 

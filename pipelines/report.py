@@ -31,6 +31,30 @@ def render_html(report: dict[str, Any], title: str, config_yaml: str = "") -> st
         title: of the run or comparison; hostile text is shown as text, like labels and items.
         config_yaml: the resolved config; empty for a comparison.
     """
+    report = _cut(report)
+    main = next(system for system in report["systems"] if system["name"] == report["main"])
+    labels, metrics = report["labels"], main["metrics"]
+    page = page_environment().get_template("report.html.j2")
+    return page.render(
+        report=report,
+        title=title,
+        main=main,
+        headline=report["verdict"]["sentence"].partition(". ")[0].removesuffix(".") + ".",
+        explanation=report["verdict"]["sentence"].partition(". ")[2],
+        charts={name: Markup(svg) for name, svg in _charts(report).items()},
+        per_class=list(zip(labels, metrics["per_class"], strict=True)),
+        matrix=_matrix(labels, metrics["confusion_matrix"]) if len(labels) <= MATRIX_CLASSES else None,
+        confusions=_confusions(labels, metrics["confusion_matrix"]),
+        thresholds=_thresholds(report),
+        slices=[(name, list(rows)) for name, rows in groupby(report["slices"]["rows"], lambda row: row["column"])],
+        data=[(name.replace("_", " ").capitalize(), number) for name, number in report["data"].items()],
+        provenance=list(_flat(report["provenance"])),
+        config=config_yaml,
+    )
+
+
+def page_environment() -> Environment:
+    """Jinja with the templates and filters of all pages; text is escaped."""
     environment = Environment(
         loader=PackageLoader("pipelines"),
         autoescape=True,
@@ -47,25 +71,7 @@ def render_html(report: dict[str, Any], title: str, config_yaml: str = "") -> st
         "size": _size,
         "p_value": _p_value,
     }
-    report = _cut(report)
-    main = next(system for system in report["systems"] if system["name"] == report["main"])
-    labels, metrics = report["labels"], main["metrics"]
-    return environment.get_template("report.html.j2").render(
-        report=report,
-        title=title,
-        main=main,
-        headline=report["verdict"]["sentence"].partition(". ")[0].removesuffix(".") + ".",
-        explanation=report["verdict"]["sentence"].partition(". ")[2],
-        charts={name: Markup(svg) for name, svg in _charts(report).items()},
-        per_class=list(zip(labels, metrics["per_class"], strict=True)),
-        matrix=_matrix(labels, metrics["confusion_matrix"]) if len(labels) <= MATRIX_CLASSES else None,
-        confusions=_confusions(labels, metrics["confusion_matrix"]),
-        thresholds=_thresholds(report),
-        slices=[(name, list(rows)) for name, rows in groupby(report["slices"]["rows"], lambda row: row["column"])],
-        data=[(name.replace("_", " ").capitalize(), number) for name, number in report["data"].items()],
-        provenance=list(_flat(report["provenance"])),
-        config=config_yaml,
-    )
+    return environment
 
 
 def _cut(value: Any) -> Any:

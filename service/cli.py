@@ -67,6 +67,31 @@ def finetune(
 
 
 @app.command()
+def check(
+    data: Annotated[Path, typer.Argument(help="labelled file (CSV, TSV, JSONL, Parquet), or a YAML config")],
+    validation: Annotated[Path | None, typer.Option(help="further file, to look for leaks")] = None,
+    test: Annotated[Path | None, typer.Option(help="further file, to look for leaks")] = None,
+    text: Annotated[str | None, typer.Option(help="column with the text; default: text")] = None,
+    label: Annotated[str | None, typer.Option(help="column with the label; default: label")] = None,
+    set: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="a config key")] = None,
+    out: Annotated[Path | None, typer.Option(help="new directory for check.html and check.json")] = None,
+    clean: Annotated[Path | None, typer.Option(help="new file: the training part without repeats and leaks")] = None,
+    json_lines: Annotated[bool, typer.Option("--json", help="events as JSON lines")] = False,
+) -> None:
+    """Look for duplicates, leaks, contradictions, label errors, cut texts, mixed languages, personal data."""
+    from pipelines.config import data_config
+
+    columns = {"text": text, "label": label}
+    loaded = data_config(data, {"validation": validation, "test": test}, columns, set or [])
+    with _loading():
+        from pipelines.check import check as run
+        from service.settings import default_store
+
+    again = "the same command starts afresh"
+    _follow(lambda stop: run(loaded, out, clean, stop, default_store()), json_lines, again)
+
+
+@app.command()
 def compare(
     model_dirs: Annotated[list[Path], typer.Argument(help="run directories; the verdict is about the first")],
     data: Annotated[Path, typer.Option(help="labelled file with the columns of the first run's data")],

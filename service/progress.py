@@ -9,8 +9,11 @@ from typing import Any
 
 from rich.console import Console
 
-from pipelines.records import Checkpoint, Classified, Event, Finished, Rows, Scored, Stage, Step, Validation
+from pipelines.records import Checked, Checkpoint, Classified, Event, Finished, Rows, Scored, Stage, Step, Validation
 from service.terminal import progress_bar
+
+PLACES = 3  # of a finding that a terminal shows
+_MARKS = {"problem": "  !!", "note": "  - ", "fine": "  ok"}
 
 
 def show(events: Iterable[Event], quiet: bool = False) -> None:
@@ -72,6 +75,19 @@ def _notes(path: Path, summary: dict[str, Any]) -> list[str]:
     return notes
 
 
+def _findings(checked: Checked) -> list[str]:
+    """Every check in a line, with the first places below it."""
+    lines = []
+    for check in checked.checks:
+        lines.append(f"{_MARKS[check['level']]} {check['name']}: {check['sentence']}")
+        shown = check["places"][:PLACES]
+        lines += [f"      {place['part']} line {place['line']} ({place['label']}): {place['why']}" for place in shown]
+        if check["found"] > len(shown) > 0:
+            lines.append(f"      and {check['found'] - len(shown):,} more")
+    where = f"page: {checked.path / 'check.html'}" if checked.path else "--out DIR writes a page, --json every place"
+    return [*lines, where]
+
+
 def _line(event: Event) -> str | None:
     match event:
         case Stage(name, message):
@@ -88,6 +104,8 @@ def _line(event: Event) -> str | None:
             return f"{sentence}\nreport: {path / 'report.html'}"
         case Classified(path, summary):
             return "\n".join([f"{summary['rows']:,} rows classified: {path}", *_notes(path, summary)])
+        case Checked():
+            return "\n".join(_findings(event))
         case Checkpoint():
             return None
     return None

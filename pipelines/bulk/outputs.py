@@ -54,7 +54,7 @@ class Output:
         if self.format == "parquet":
             self._write_parquet(part, list(rows))
             return
-        with _text(part, self.path.suffix.lower() == ".gz") as file:
+        with text_file(part, self.path.suffix.lower() == ".gz") as file:
             if self.format == "jsonl":
                 file.writelines(json_line(row) for row in rows)
                 return
@@ -169,7 +169,7 @@ def _stored(field: pa.Field) -> pa.Field:
 
 
 @contextmanager
-def _text(path: Path, compressed: bool) -> Iterator[IO[str]]:
+def text_file(path: Path, compressed: bool) -> Iterator[IO[str]]:
     """A new text file. A compressed one names neither itself nor a time, so that equal rows give equal bytes."""
     with path.open("wb") as raw:
         binary: Any = gzip.GzipFile("", "wb", fileobj=raw, mtime=0) if compressed else raw

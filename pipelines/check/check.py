@@ -1,0 +1,123 @@
+"""`rootstock check` on one page: classes, repeats, languages, personal data, lengths, label errors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, concatenate_datasets
+
+from pipelines.activation_store import ActivationStore
+from pipelines.artifacts import refuse_existing, staged
+from pipelines.backbones import load_text_backbone
+from pipelines.baselines.embeddings import EmbeddingFeatures
+from pipelines.check.classes import classes
+from pipelines.check.cleaned import Cleaned, refuse_output
+from pipelines.check.findings import Finding, Items
+from pipelines.check.languages import languages
+from pipelines.check.lengths import lengths
+from pipelines.check.page import render_check
+from pipelines.check.personal import personal_data
+from pipelines.check.repeats import contradictions, duplicates, leaks
+from pipelines.check.suspects import suspects
+from pipelines.config import DataConfig, RunConfig, SplitFile
+from pipelines.data import read_items, require_classes
+from pipelines.device import resolve_precision
+from pipelines.durable import publish, write_json
+from pipelines.errors import Interrupted
+from pipelines.records import Checked, Event, Stage, column
+
+PARTS = ("train", "validation", "test")
+KEPT = 1000  # places of a finding in check.json; the page shows 20
+
+
+def check(
+    config: RunConfig,
+    out: Path | None = None,
+    clean: Path | None = None,
+    stop: Callable[[], bool] = lambda: False,
+    store: ActivationStore | None = None,
+) -> Iterator[Event]:
+    """Look for what no model can overcome, before anything is trained.
+
+    Args:
+        config: its data and backbone sections count; parts given as fractions are left alone.
+        out: directory for check.json and check.html, which must not exist.
+        clean: new file for the training part without repeats, leaks and contradictions; `<clean>.removed.jsonl` lists
+            what is not in it, and why.
+        stop: asked between the checks.
+        store: of embeddings.
+
+    Yields:
+        Events, the last of which is Checked.
+
+    Raises:
+        ConfigError, DataError, BackboneError, RunDirectoryError: see `errors`.
+        Interrupted: after `stop`; nothing is kept.
+    """
+    if out is not None:
+        refuse_existing(out)
+    if clean is not None:
+        refuse_output(clean, config.data.train.path)
+    yield Stage("data", f"reading {config.data.train.path}")
+    items = Items(_read(config.data))
+    findings: list[Finding] = []
+    for what, step in _steps(config, items, store).items():
+        if stop():
+            raise Interrupted("stopped; nothing was kept")
+        yield Stage("check", what)
+        findings += step()
+    checks = [_shortened(finding) for finding in findings]
+    if clean is not None:
+        yield Stage("clean", f"writing {clean}")
+        checks.append(_shortened(Cleaned(config.data, items, findings).write(clean)))
+    if out is not None:
+        title = config.data.train.path.name
+        with staged(out) as work:
+            write_json(work / "check.json", {"items": _counts(items), "checks": checks})
+            (work / "check.html").write_text(render_check(checks, _counts(items), title), encoding="utf-8")
+            publish(work, out, {"kind": "check"})
+    yield Checked(out, _counts(items), checks)
+
+
+def _steps(config: RunConfig, items: Items, store: ActivationStore | None) -> dict[str, Callable[[], list[Finding]]]:
+    """What is looked for, cheapest first."""
+
+    def with_backbone() -> list[Finding]:
+        seed, most = config.training.seed, config.data.max_length
+        backbone = load_text_backbone(config.backbone, sorted(set(items.labels)), most, seed)
+        precision = resolve_precision(config.training.precision)
+        texts = [items.texts[i] for i in items.of("train")]
+        embeddings = EmbeddingFeatures(backbone, precision, store).fit_transform(texts)
+        return [lengths(items, backbone), suspects(items, embeddings, seed)]
+
+    return {
+        "class counts": lambda: [classes(items)],
+        "duplicates, leaks, contradictions": lambda: [duplicates(items), leaks(items), contradictions(items)],
+        "languages": lambda: [languages(items)],
+        "personal data": lambda: [personal_data(items)],
+        "lengths and label errors": with_backbone,
+    }
+
+
+def _read(data: DataConfig) -> Dataset:
+    """Items of all parts that are files. Raises DataError for one that holds a single class or none."""
+    parts = []
+    for name in PARTS:
+        source = getattr(data, name)
+        if isinstance(source, SplitFile):
+            part = read_items(source, data)
+            parts.append(Dataset.from_dict(part[:] | {"part": [name] * len(part)}))
+    require_classes(data.train.path, data.label, column(parts[0], "label"))
+    return concatenate_datasets(parts)
+
+
+def _counts(items: Items) -> dict[str, int]:
+    return {part: len(items.of(part)) for part in PARTS if part in items.parts}
+
+
+def _shortened(finding: Finding) -> dict[str, Any]:
+    """As JSON."""
+    return asdict(finding) | {"found": len(finding.places), "places": [asdict(p) for p in finding.places[:KEPT]]}

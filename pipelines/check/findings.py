@@ -1,0 +1,115 @@
+"""What the checks look at, and what they find."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+from datasets import Dataset
+
+from pipelines.duplicates import exact_groups, group_items
+from pipelines.records import IntArray, column
+
+EXCERPT = 160  # characters of a text that a finding shows
+Level = Literal["fine", "note", "problem"]
+
+
+@dataclass(frozen=True)
+class Place:
+    """An item that a finding is about.
+
+    Attributes:
+        number: of the item among all.
+        part: train, validation or test.
+        line: where it stands in its file.
+        why: for people.
+        text: its beginning; empty where it must not be repeated.
+    """
+
+    number: int
+    part: str
+    line: int
+    label: str
+    why: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One check's outcome.
+
+    Attributes:
+        name: such as `leaks`.
+        level: fine; note: know it; problem: it will mislead training or its figures.
+        sentence: for people.
+        values: figures, as JSON.
+        places: the items, the most telling first.
+    """
+
+    name: str
+    level: Level
+    sentence: str
+    values: dict[str, Any] = field(default_factory=dict)
+    places: tuple[Place, ...] = ()
+
+
+class Items:
+    """All labelled items of all parts.
+
+    Args:
+        items: with text, label, line, group (of the user's column, or "") and part.
+    """
+
+    def __init__(self, items: Dataset) -> None:
+        self.texts: list[str] = column(items, "text")
+        self.labels: list[str] = column(items, "label")
+        self.lines: list[int] = column(items, "line")
+        self.parts: list[str] = column(items, "part")
+        self._keys: list[str] = column(items, "group")
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def of(self, part: str) -> IntArray:
+        """Numbers of the items of a part."""
+        return np.flatnonzero(np.array(self.parts) == part)
+
+    @cached_property
+    def exact(self) -> IntArray:
+        """Equal for items with the same normalised text, (N,)."""
+        return exact_groups(self.texts)
+
+    @cached_property
+    def groups(self) -> IntArray:
+        """Equal for near duplicates and for items of one group of the user's, (N,)."""
+        return group_items(self.texts, [self._keys] if any(self._keys) else [])
+
+    @cached_property
+    def near(self) -> IntArray:
+        """Equal for near duplicates, (N,)."""
+        return group_items(self.texts) if any(self._keys) else self.groups
+
+    def place(self, number: int, why: str, shown: bool = True) -> Place:
+        text = self.texts[number]
+        excerpt = text if len(text) <= EXCERPT else text[: EXCERPT - 1] + "…"
+        part, line, label = self.parts[number], self.lines[number], self.labels[number]
+        return Place(int(number), part, line, label, why, excerpt if shown else "")
+
+    def named(self, number: int) -> str:
+        """Where an item stands, for people."""
+        return f"{self.parts[number]} line {self.lines[number]}"
+
+
+def share(count: int, total: int) -> str:
+    """`12 (3.4%)`."""
+    return f"{count:,} ({count / total:.1%})" if total else f"{count:,}"
+
+
+def members(groups: IntArray) -> Iterable[IntArray]:
+    """Numbers of the items of every group that has more than one, in the order of the items."""
+    order = np.argsort(groups, kind="stable")
+    starts = np.flatnonzero(np.diff(groups[order], prepend=-1))
+    return (own for own in np.split(order, starts[1:]) if len(own) > 1)

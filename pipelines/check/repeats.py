@@ -1,0 +1,85 @@
+"""Items that are there more than once: duplicates, leaks between parts, the same text under different labels."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+
+from pipelines.check.findings import Finding, Items, Place, members, share
+
+ORDER = ("test", "validation", "train")  # an item is dropped from a part if an earlier one holds its like
+
+
+def duplicates(items: Items) -> Finding:
+    """Items whose text, or nearly the same, an earlier item of the same part has."""
+    places = []
+    exact = 0
+    for part in reversed(ORDER):
+        own = items.of(part)
+        first_exact: dict[int, int] = {}
+        first_near: dict[int, int] = {}
+        for number in own.tolist():
+            text, near = int(items.exact[number]), int(items.near[number])
+            if text in first_exact:
+                exact += 1
+                places.append(items.place(number, f"same text as {items.named(first_exact[text])}"))
+            elif near in first_near:
+                places.append(items.place(number, f"nearly the same text as {items.named(first_near[near])}"))
+            first_exact.setdefault(text, number)
+            first_near.setdefault(near, number)
+    values = {"exact": exact, "near": len(places) - exact}
+    if not places:
+        return Finding("duplicates", "fine", "no item is there twice", values)
+    sentence = (
+        f"{share(len(places), len(items))} items repeat an earlier one ({exact:,} exactly, {len(places) - exact:,} "
+        "nearly): they teach nothing new, and inflate a score if they straddle a split"
+    )
+    return Finding("duplicates", "note", sentence, values, tuple(places))
+
+
+def leaks(items: Items) -> Finding:
+    """Items of one part that a part which must not know them holds too, or that share a group with one there."""
+    places, counts = [], Counter[str]()
+    for position, part in enumerate(ORDER):
+        barred = np.concatenate([items.of(earlier) for earlier in ORDER[:position]] or [np.array([], dtype=np.int64)])
+        first: dict[int, int] = {}
+        for number in barred.tolist():
+            first.setdefault(int(items.groups[number]), number)
+        for number in items.of(part).tolist():
+            other = first.get(int(items.groups[number]))
+            if other is not None:
+                counts[f"{part} from {items.parts[other]}"] += 1
+                places.append(items.place(number, f"like {items.named(other)}"))
+    if not places:
+        parts = len(set(items.parts))
+        sentence = "one part was given: what is cut off it shares nothing with the rest" if parts == 1 else "none found"
+        return Finding("leaks", "fine", sentence)
+    told = ", ".join(f"{count:,} of {pair.replace(' from', ' known from')}" for pair, count in counts.items())
+    sentence = (
+        f"items are in more than one part, or in a group that is: {told}; training drops them from the later part"
+    )
+    return Finding("leaks", "problem", sentence, dict(counts), tuple(places))
+
+
+def contradictions(items: Items) -> Finding:
+    """The same text under different labels; nearly the same text counts as a hint, since one word can decide."""
+    same: list[Place] = []
+    near: list[Place] = []
+    for groups, found, how in ((items.exact, same, "the same"), (items.near, near, "nearly the same")):
+        for own in members(groups):
+            labels = Counter(items.labels[i] for i in own)
+            if len(labels) < 2 or (found is near and len(set(items.exact[own])) == 1):
+                continue
+            others = {i: next(j for j in own if items.labels[j] != items.labels[i]) for i in own.tolist()}
+            for number, other in others.items():
+                why = f"{how} text is {items.labels[other]!r} at {items.named(other)}"
+                found.append(items.place(number, why))
+    values = {"same_text": len(same), "nearly_the_same": len(near)}
+    if not same and not near:
+        return Finding("contradictions", "fine", "no text has two labels", values)
+    sentence = (
+        f"{share(len(same), len(items))} items have a text that is labelled differently elsewhere, and {len(near):,} "
+        "nearly such a text: decide which label is right, or a model is taught both"
+    )
+    return Finding("contradictions", "problem" if same else "note", sentence, values, (*same, *near))

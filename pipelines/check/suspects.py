@@ -1,0 +1,93 @@
+"""Likely label errors: confident learning on probabilities of items that the model was not trained on.
+
+Northcutt, Jiang and Chuang 2021, "Confident Learning", jair.org/index.php/jair/article/view/12125; library: cleanlab.
+"""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+from cleanlab.filter import find_label_issues
+from cleanlab.rank import get_label_quality_scores
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
+from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from pipelines.check.findings import Finding, Items, share
+from pipelines.records import FloatArray, IntArray
+
+FOLDS = 5
+CS = (0.001, 0.01, 0.1, 1.0)  # inverse regularisation strength, features standardised
+LEAST = 50  # items below which confident learning has nothing to learn from
+
+
+def suspects(items: Items, embeddings: FloatArray, seed: int) -> Finding:
+    """Items whose label a cross-validated regression on embeddings strongly doubts.
+
+    Args:
+        items: of which the N of the training part are looked at; a class with a single group of them is left out.
+        embeddings: of those, (N, D).
+        seed: of the folds.
+    """
+    own = items.of("train")
+    labels = np.array(items.labels)[own]
+    groups = items.groups[own]
+    usable = np.isin(labels, [c for c in np.unique(labels) if len(np.unique(groups[labels == c])) >= 2])
+    own, groups, embeddings = own[usable], groups[usable], embeddings[usable]
+    names, targets = np.unique(labels[usable], return_inverse=True)
+    if len(own) < LEAST or len(names) < 2:
+        sentence = f"not looked for: {len(own)} items of {len(names)} classes are too few"
+        return Finding("label errors", "fine", sentence)
+    probabilities = held_out_probabilities(embeddings, targets, groups, seed)
+    found = find_label_issues(targets, probabilities, return_indices_ranked_by="self_confidence", n_jobs=1)
+    quality = get_label_quality_scores(targets, probabilities)
+    places = []
+    for i in found.tolist():
+        likelier = str(names[probabilities[i].argmax()])
+        places.append(items.place(own[i], f"{likelier!r} is likelier; its own label has {quality[i]:.2f}"))
+    values = {
+        "suspects": len(places),
+        "looked_at": len(own),
+        "held_out_accuracy": float(np.mean(probabilities.argmax(axis=1) == targets)),
+    }
+    sentence = f"{share(len(places), len(own))} labels are doubtful to a regression that has not seen them"
+    if not places:
+        return Finding("label errors", "fine", sentence, values)
+    return Finding("label errors", "note", f"{sentence}: look at the first of them", values, tuple(places))
+
+
+def held_out_probabilities(X: FloatArray, targets: IntArray, groups: IntArray, seed: int) -> FloatArray:
+    """(N, C): every row by a model trained without it and without its group.
+
+    The regularisation has the least log loss on the first fold.
+    """
+    splitter = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a class with fewer groups than folds is in none of some
+        folds = [fold for fold in splitter.split(X, targets, groups) if len(fold[1])]
+    classes = int(targets.max()) + 1
+    first = {C: _fold(X, targets, folds[0], C, classes) for C in CS}
+    losses = {C: log_loss(targets[folds[0][1]], p, labels=range(classes)) for C, p in first.items()}
+    C = min(losses, key=lambda c: losses[c])
+    probabilities = np.zeros((len(X), classes))
+    probabilities[folds[0][1]] = first[C]
+    for fold in folds[1:]:
+        probabilities[fold[1]] = _fold(X, targets, fold, C, classes)
+    return probabilities
+
+
+def _fold(X: FloatArray, targets: IntArray, fold: tuple[IntArray, IntArray], C: float, classes: int) -> FloatArray:
+    """(M, C) of the held-out items; a class that the others lack gets nothing."""
+    train, test = fold
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=C, max_iter=200))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit(X[train], targets[train])
+    probabilities: FloatArray = np.full((len(test), classes), 1e-6)
+    probabilities[:, model.classes_] = model.predict_proba(X[test])
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    return probabilities
