@@ -158,8 +158,12 @@ def _fill(
 
 def _lower_states(lower: LowerLayers, missing: dict[bytes, Encoding], store: ActivationStore) -> dict[int, States]:
     """What the store has of the items at depths below this one, the deepest first."""
-    top = lower.depth if lower.kind != "tokens" else lower.depth - 1
-    return {depth: store.read(lower.fingerprint_at(depth), missing) for depth in range(top, 0, -1)}
+    found: dict[int, States] = {}
+    wanted = set(missing)
+    for depth in range(lower.depth if lower.kind != "tokens" else lower.depth - 1, 0, -1):
+        found[depth] = store.read(lower.fingerprint_at(depth), wanted)
+        wanted = {key for key in wanted if key not in found[depth]}
+    return found
 
 
 def _of(lower: LowerLayers, encoding: Encoding, states: torch.Tensor) -> torch.Tensor:

@@ -75,13 +75,15 @@ def tune(
     encoded, used = yield from _encode(
         trunk, items, lower, None if begun_with == "off" else store, accelerator, stop, begun_with is not None
     )
-    training = TrainingData(encoded, splits.targets(items))
     before = time.perf_counter() - started
-    if used == "off":
-        store = None
-    encoded, _ = yield from _encode(trunk, splits.validation, lower, store, accelerator, stop, begun_with is not None)
+    resumed = begun_with is not None
+    kept_in = None if used == "off" else store
+    validated, found = yield from _encode(trunk, splits.validation, lower, kept_in, accelerator, stop, resumed)
+    if found == "off" and used != "off":  # it failed meanwhile: all without, so that a resumed run can be alike
+        encoded, used = yield from _encode(trunk, items, lower, None, accelerator, stop, resumed)
     del lower  # a copy of its layers, which is not needed where states are kept
-    validation = TrainingData(encoded, splits.targets(splits.validation))
+    training = TrainingData(encoded, splits.targets(items))
+    validation = TrainingData(validated, splits.targets(splits.validation))
     begun = Progress(seconds=before, before=before, store=used)
     return (
         yield from train(trunk, training, validation, config.training, accelerator, precision, checkpoints, stop, begun)

@@ -75,7 +75,10 @@ def check(
     label: Annotated[str | None, typer.Option(help="column with the label; default: label")] = None,
     set: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="a config key")] = None,
     out: Annotated[Path | None, typer.Option(help="new directory for check.html and check.json")] = None,
-    clean: Annotated[Path | None, typer.Option(help="new file: the training part without repeats and leaks")] = None,
+    clean: Annotated[
+        Path | None,
+        typer.Option(help="new file: the training part without repeats, leaks"),
+    ] = None,
     json_lines: Annotated[bool, typer.Option("--json", help="events as JSON lines")] = False,
 ) -> None:
     """Look for duplicates, leaks, contradictions, label errors, cut texts, mixed languages, personal data."""

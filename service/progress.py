@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from pipelines.records import Checked, Checkpoint, Classified, Event, Finished, Rows, Scored, Stage, Step, Validation
-from service.terminal import progress_bar
+from service.terminal import one_line, progress_bar
 
 PLACES = 3  # of a finding that a terminal shows
 _MARKS = {"problem": "  !!", "note": "  - ", "fine": "  ok"}
@@ -79,12 +79,12 @@ def _findings(checked: Checked) -> list[str]:
     """Every check in a line, with the first places below it."""
     lines = []
     for check in checked.checks:
-        lines.append(f"{_MARKS[check['level']]} {check['name']}: {check['sentence']}")
+        lines.append(f"{_MARKS[check['level']]} {check['name']}: {one_line(check['sentence'])}")
         shown = check["places"][:PLACES]
-        lines += [f"      {place['part']} line {place['line']} ({place['label']}): {place['why']}" for place in shown]
+        lines += [one_line(f"      {p['part']} line {p['line']} ({p['label']}): {p['why']}") for p in shown]
         if check["found"] > len(shown) > 0:
             lines.append(f"      and {check['found'] - len(shown):,} more")
-    where = f"page: {checked.path / 'check.html'}" if checked.path else "--out DIR writes a page, --json every place"
+    where = f"page: {checked.path / 'check.html'}" if checked.path else "--out DIR writes a page and all of it as JSON"
     return [*lines, where]
 
 

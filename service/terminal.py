@@ -20,3 +20,8 @@ def progress_bar(console: Console) -> Progress:
 def plain(text: str) -> str:
     """Without control characters but line ends: a server must not write to a terminal as it likes."""
     return "".join(c for c in text if c.isprintable() or c == "\n")
+
+
+def one_line(text: str) -> str:
+    """Without control characters and line ends: what comes from data must not write to a terminal as it likes."""
+    return "".join(c if c.isprintable() else " " for c in text)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +46,8 @@ def check(
     Args:
         config: its data and backbone sections count; parts given as fractions are left alone.
         out: directory for check.json and check.html, which must not exist.
-        clean: new file for the training part without repeats, leaks and contradictions; `<clean>.removed.jsonl` lists
-            what is not in it, and why.
+        clean: new file for the training part without repeats and leaks; `<clean>.removed.jsonl` lists what is not in
+            it, and why.
         stop: asked between the checks.
         store: of embeddings.
 
@@ -60,16 +61,16 @@ def check(
     if out is not None:
         refuse_existing(out)
     if clean is not None:
-        refuse_output(clean, config.data.train.path)
+        refuse_output(clean, config.data.train.path, out)
     yield Stage("data", f"reading {config.data.train.path}")
     items = Items(_read(config.data))
     findings: list[Finding] = []
     for what, step in _steps(config, items, store).items():
-        if stop():
-            raise Interrupted("stopped; nothing was kept")
         yield Stage("check", what)
         findings += step()
-    checks = [_shortened(finding) for finding in findings]
+        if stop():
+            raise Interrupted("stopped; nothing was kept")
+    checks = [_shortened(finding) for finding in _without_personal_data(findings)]
     if clean is not None:
         yield Stage("clean", f"writing {clean}")
         checks.append(_shortened(Cleaned(config.data, items, findings).write(clean)))
@@ -85,25 +86,26 @@ def check(
 def _steps(config: RunConfig, items: Items, store: ActivationStore | None) -> dict[str, Callable[[], list[Finding]]]:
     """What is looked for, cheapest first."""
 
-    def with_backbone() -> list[Finding]:
-        seed, most = config.training.seed, config.data.max_length
-        backbone = load_text_backbone(config.backbone, sorted(set(items.labels)), most, seed)
+    seed, most = config.training.seed, config.data.max_length
+    backbone = cache(lambda: load_text_backbone(config.backbone, sorted(set(items.labels)), most, seed))
+
+    def doubted() -> list[Finding]:
         precision = resolve_precision(config.training.precision)
         texts = [items.texts[i] for i in items.of("train")]
-        embeddings = EmbeddingFeatures(backbone, precision, store).fit_transform(texts)
-        return [lengths(items, backbone), suspects(items, embeddings, seed)]
+        return [suspects(items, EmbeddingFeatures(backbone(), precision, store).fit_transform(texts), seed)]
 
     return {
         "class counts": lambda: [classes(items)],
         "duplicates, leaks, contradictions": lambda: [duplicates(items), leaks(items), contradictions(items)],
         "languages": lambda: [languages(items)],
         "personal data": lambda: [personal_data(items)],
-        "lengths and label errors": with_backbone,
+        "lengths": lambda: [lengths(items, backbone())],
+        "label errors": doubted,
     }
 
 
 def _read(data: DataConfig) -> Dataset:
-    """Items of all parts that are files. Raises DataError for one that holds a single class or none."""
+    """Items of all parts that are files. Raises DataError for one without items or, in training, a second class."""
     parts = []
     for name in PARTS:
         source = getattr(data, name)
@@ -112,6 +114,14 @@ def _read(data: DataConfig) -> Dataset:
             parts.append(Dataset.from_dict(part[:] | {"part": [name] * len(part)}))
     require_classes(data.train.path, data.label, column(parts[0], "label"))
     return concatenate_datasets(parts)
+
+
+def _without_personal_data(findings: list[Finding]) -> list[Finding]:
+    """The findings, with the texts blanked that may hold personal data."""
+    hidden = {place.number for found in findings if found.name == "personal data" for place in found.places}
+    return [
+        replace(f, places=tuple(replace(p, text="") if p.number in hidden else p for p in f.places)) for f in findings
+    ]
 
 
 def _counts(items: Items) -> dict[str, int]:

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
+import datasets
 import pyarrow.parquet as pq
 
-from pipelines.bulk.outputs import text_file
+from pipelines.bulk.outputs import json_line, text_file
 from pipelines.check.findings import Finding, Items, share
 from pipelines.config import DataConfig
 from pipelines.data import matching_rows
 from pipelines.errors import ConfigError, DataError
-from pipelines.tables import read_table, table_format
-
-REMOVED_FOR = ("leaks", "duplicates", "contradictions")  # doubtful labels are for people to decide
+from pipelines.tables import Row, Table, read_table, table_format
 
 
 class Cleaned:
-    """What of the training part stays.
+    """What of the training part stays: all but leaks and repeats of an earlier text under the same label.
+
+    Contradictions, near duplicates and doubtful labels are for people to decide.
 
     Args:
         data: whose training part it is.
@@ -34,13 +33,13 @@ class Cleaned:
         self.data = data
         self.total = len(items.of("train"))
         self.reasons: dict[int, str] = {}  # of a line
-        for finding in sorted((f for f in findings if f.name in REMOVED_FOR), key=lambda f: REMOVED_FOR.index(f.name)):
+        for finding in findings:
             for place in finding.places:
-                if place.part == "train" and not place.why.startswith("nearly the same text is"):
+                if place.part == "train" and place.removable:
                     self.reasons.setdefault(place.line, f"{finding.name}: {place.why}")
 
     def write(self, path: Path) -> Finding:
-        """Write the copy, in the format of the original, and the list. Both are there whole or not at all.
+        """Write the copy, in the format of the original, and the list; each is there whole or not at all.
 
         Raises:
             DataError: they cannot be written.
@@ -54,8 +53,11 @@ class Cleaned:
         unfinished = {target: target.with_name(f".{target.name}.partial") for target in (path, beside)}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            _write(unfinished[path], table_format(path), path, table.columns, [row.values for row in kept])
-            _write(unfinished[beside], "jsonl", beside, [], listed)
+            if table_format(path) == "parquet":
+                _copy_parquet(unfinished[path], table, kept)
+            else:
+                _write_text(unfinished[path], path, table.columns, [row.values for row in kept])
+            _write_text(unfinished[beside], beside, [], listed)
             for target, partial in unfinished.items():
                 partial.rename(target)
         except OSError as error:
@@ -67,8 +69,10 @@ class Cleaned:
         return Finding("clean copy", "fine", sentence, {"kept": len(kept), "removed": len(removed)})
 
 
-def refuse_output(path: Path, source: Path) -> None:
-    """Raises ConfigError for a copy that exists or has another format than the original."""
+def refuse_output(path: Path, source: Path, out: Path | None) -> None:
+    """Raises ConfigError for a copy that exists, has another format than the original, or would lie in `out`."""
+    if out is not None and out.absolute() in path.absolute().parents:
+        raise ConfigError(f"--clean {path}: expected a file outside of --out {out}")
     beside = path.with_name(path.name + ".removed.jsonl")
     for existing in (path, beside):
         if existing.exists():
@@ -80,15 +84,21 @@ def refuse_output(path: Path, source: Path) -> None:
         raise ConfigError(f"--clean {path}: expected the format of {source.name}, a name that ends in .{wanted}")
 
 
-def _write(path: Path, format: str, named: Path, columns: list[str], rows: Iterable[dict[str, Any]]) -> None:
+def _copy_parquet(path: Path, table: Table, rows: Sequence[Row]) -> None:
+    """Some rows with the types that they had; a saved data set becomes one file."""
+    if table_format(table.path) == "parquet":
+        pq.write_table(pq.read_table(table.path).take([row.line - 1 for row in rows]), path)
+    else:
+        datasets.Dataset.from_list([row.values for row in rows]).to_parquet(path)
+
+
+def _write_text(path: Path, named: Path, columns: list[str], rows: Iterable[dict[str, Any]]) -> None:
     """Rows as they were read; `named` is the name that the file will have."""
-    if format == "parquet":
-        pq.write_table(pa.Table.from_pylist(list(rows)), path)
-        return
     with text_file(path, named.suffix.lower() == ".gz") as file:
-        if format == "jsonl":
-            file.writelines(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
+        if table_format(named) == "jsonl":
+            file.writelines(json_line(row) for row in rows)
             return
-        writer = csv.DictWriter(file, columns, delimiter="\t" if format == "tsv" else ",", lineterminator="\r\n")
+        tabs = table_format(named) == "tsv"
+        writer = csv.DictWriter(file, columns, delimiter="\t" if tabs else ",", lineterminator="\r\n")
         writer.writeheader()
         writer.writerows(rows)

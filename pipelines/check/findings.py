@@ -13,7 +13,7 @@ from datasets import Dataset
 from pipelines.duplicates import exact_groups, group_items
 from pipelines.records import IntArray, column
 
-EXCERPT = 160  # characters of a text that a finding shows
+EXCERPT, LABEL = 160, 80  # characters of a text and of a label that a finding shows
 Level = Literal["fine", "note", "problem"]
 
 
@@ -27,6 +27,7 @@ class Place:
         line: where it stands in its file.
         why: for people.
         text: its beginning; empty where it must not be repeated.
+        removable: a copy without it has lost nothing.
     """
 
     number: int
@@ -35,6 +36,7 @@ class Place:
     label: str
     why: str
     text: str
+    removable: bool = False
 
 
 @dataclass(frozen=True)
@@ -92,15 +94,17 @@ class Items:
         """Equal for near duplicates, (N,)."""
         return group_items(self.texts) if any(self._keys) else self.groups
 
-    def place(self, number: int, why: str, shown: bool = True) -> Place:
-        text = self.texts[number]
-        excerpt = text if len(text) <= EXCERPT else text[: EXCERPT - 1] + "…"
-        part, line, label = self.parts[number], self.lines[number], self.labels[number]
-        return Place(int(number), part, line, label, why, excerpt if shown else "")
+    def place(self, number: int, why: str, removable: bool = False) -> Place:
+        text, label = _cut(self.texts[number], EXCERPT), _cut(self.labels[number], LABEL)
+        return Place(int(number), self.parts[number], self.lines[number], label, why, text, removable)
 
     def named(self, number: int) -> str:
         """Where an item stands, for people."""
         return f"{self.parts[number]} line {self.lines[number]}"
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def share(count: int, total: int) -> str:

@@ -32,7 +32,7 @@ def languages(items: Items) -> Finding:
         sentence += f"; others: {listed}. A backbone for one language knows little of others"
     level: Level = "note" if len(others) > MIXED * known else "fine"
     places = tuple(items.place(i, f"looks like {told[i]!r}") for i in others)
-    return Finding("languages", level, sentence, {"counts": dict(counts), "too_short": len(items) - known}, places)
+    return Finding("languages", level, sentence, {"counts": dict(counts), "not_told": len(items) - known}, places)
 
 
 def _language(text: str) -> str | None:

@@ -16,18 +16,20 @@ def duplicates(items: Items) -> Finding:
     places = []
     exact = 0
     for part in reversed(ORDER):
-        own = items.of(part)
         first_exact: dict[int, int] = {}
         first_near: dict[int, int] = {}
-        for number in own.tolist():
-            text, near = int(items.exact[number]), int(items.near[number])
+        labelled: set[tuple[int, str]] = set()
+        for number in items.of(part).tolist():
+            text, near, label = int(items.exact[number]), int(items.near[number]), items.labels[number]
             if text in first_exact:
                 exact += 1
-                places.append(items.place(number, f"same text as {items.named(first_exact[text])}"))
+                why = f"same text as {items.named(first_exact[text])}"
+                places.append(items.place(number, why, removable=(text, label) in labelled))
             elif near in first_near:
                 places.append(items.place(number, f"nearly the same text as {items.named(first_near[near])}"))
             first_exact.setdefault(text, number)
             first_near.setdefault(near, number)
+            labelled.add((text, label))
     values = {"exact": exact, "near": len(places) - exact}
     if not places:
         return Finding("duplicates", "fine", "no item is there twice", values)
@@ -50,7 +52,7 @@ def leaks(items: Items) -> Finding:
             other = first.get(int(items.groups[number]))
             if other is not None:
                 counts[f"{part} from {items.parts[other]}"] += 1
-                places.append(items.place(number, f"like {items.named(other)}"))
+                places.append(items.place(number, f"like {items.named(other)}", removable=True))
     if not places:
         parts = len(set(items.parts))
         sentence = "one part was given: what is cut off it shares nothing with the rest" if parts == 1 else "none found"
@@ -68,13 +70,14 @@ def contradictions(items: Items) -> Finding:
     near: list[Place] = []
     for groups, found, how in ((items.exact, same, "the same"), (items.near, near, "nearly the same")):
         for own in members(groups):
-            labels = Counter(items.labels[i] for i in own)
-            if len(labels) < 2 or (found is near and len(set(items.exact[own])) == 1):
-                continue
-            others = {i: next(j for j in own if items.labels[j] != items.labels[i]) for i in own.tolist()}
-            for number, other in others.items():
-                why = f"{how} text is {items.labels[other]!r} at {items.named(other)}"
-                found.append(items.place(number, why))
+            first: dict[str, int] = {}
+            for number in own.tolist():
+                first.setdefault(items.labels[number], number)
+            for number in own.tolist() if len(first) > 1 else []:
+                other = next(i for label, i in first.items() if label != items.labels[number])
+                if found is near and items.exact[other] == items.exact[number]:
+                    continue
+                found.append(items.place(number, f"{how} text is {items.labels[other]!r} at {items.named(other)}"))
     values = {"same_text": len(same), "nearly_the_same": len(near)}
     if not same and not near:
         return Finding("contradictions", "fine", "no text has two labels", values)

@@ -17,7 +17,8 @@ from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from pipelines.check.findings import Finding, Items, share
+from pipelines.check.findings import LABEL, Finding, Items, share
+from pipelines.duplicates import number_by
 from pipelines.records import FloatArray, IntArray
 
 FOLDS = 5
@@ -34,20 +35,23 @@ def suspects(items: Items, embeddings: FloatArray, seed: int) -> Finding:
         seed: of the folds.
     """
     own = items.of("train")
-    labels = np.array(items.labels)[own]
-    groups = items.groups[own]
-    usable = np.isin(labels, [c for c in np.unique(labels) if len(np.unique(groups[labels == c])) >= 2])
+    labels = [items.labels[i] for i in own]
+    numbers, groups = number_by(labels), items.groups[own]
+    groups_of_class = np.bincount(np.unique(np.stack([numbers, groups]), axis=1)[0])
+    usable = groups_of_class[numbers] >= 2
     own, groups, embeddings = own[usable], groups[usable], embeddings[usable]
-    names, targets = np.unique(labels[usable], return_inverse=True)
-    if len(own) < LEAST or len(names) < 2:
-        sentence = f"not looked for: {len(own)} items of {len(names)} classes are too few"
+    classes, first, targets = np.unique(numbers[usable], return_index=True, return_inverse=True)
+    names = [items.labels[own[i]] for i in first]
+    folds = _folds(targets, groups, seed) if len(own) >= LEAST and len(classes) > 1 else []
+    if not folds:
+        sentence = f"not looked for: {len(own)} items of {len(classes)} classes are too few, or of too few groups"
         return Finding("label errors", "fine", sentence)
-    probabilities = held_out_probabilities(embeddings, targets, groups, seed)
+    probabilities = held_out_probabilities(embeddings, targets, folds)
     found = find_label_issues(targets, probabilities, return_indices_ranked_by="self_confidence", n_jobs=1)
     quality = get_label_quality_scores(targets, probabilities)
     places = []
     for i in found.tolist():
-        likelier = str(names[probabilities[i].argmax()])
+        likelier = names[probabilities[i].argmax()][:LABEL]
         places.append(items.place(own[i], f"{likelier!r} is likelier; its own label has {quality[i]:.2f}"))
     values = {
         "suspects": len(places),
@@ -60,15 +64,23 @@ def suspects(items: Items, embeddings: FloatArray, seed: int) -> Finding:
     return Finding("label errors", "note", f"{sentence}: look at the first of them", values, tuple(places))
 
 
-def held_out_probabilities(X: FloatArray, targets: IntArray, groups: IntArray, seed: int) -> FloatArray:
+def _folds(targets: IntArray, groups: IntArray, seed: int) -> list[tuple[IntArray, IntArray]]:
+    """Stratified folds that keep groups together; none where there are too few groups to train on two classes."""
+    count = min(FOLDS, len(np.unique(groups)), int(np.bincount(targets).max()))
+    if count < 2:
+        return []
+    splitter = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a class with fewer groups than folds is in none of some
+        folds = [fold for fold in splitter.split(groups, targets, groups) if len(fold[1])]
+    return folds if all(len(np.unique(targets[train])) > 1 for train, _ in folds) else []
+
+
+def held_out_probabilities(X: FloatArray, targets: IntArray, folds: list[tuple[IntArray, IntArray]]) -> FloatArray:
     """(N, C): every row by a model trained without it and without its group.
 
     The regularisation has the least log loss on the first fold.
     """
-    splitter = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # a class with fewer groups than folds is in none of some
-        folds = [fold for fold in splitter.split(X, targets, groups) if len(fold[1])]
     classes = int(targets.max()) + 1
     first = {C: _fold(X, targets, folds[0], C, classes) for C in CS}
     losses = {C: log_loss(targets[folds[0][1]], p, labels=range(classes)) for C, p in first.items()}
@@ -86,6 +98,7 @@ def _fold(X: FloatArray, targets: IntArray, fold: tuple[IntArray, IntArray], C: 
     model = make_pipeline(StandardScaler(), LogisticRegression(C=C, max_iter=200))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
+        warnings.filterwarnings("ignore", "The number of unique classes", UserWarning)  # a few examples of many
         model.fit(X[train], targets[train])
     probabilities: FloatArray = np.full((len(test), classes), 1e-6)
     probabilities[:, model.classes_] = model.predict_proba(X[test])

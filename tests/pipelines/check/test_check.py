@@ -40,7 +40,7 @@ def written(path: Path, rows: list[dict[str, Any]]) -> Path:
         if ".jsonl" in path.name:
             file.writelines(json.dumps(row) + "\n" for row in rows)
         else:
-            writer = csv.DictWriter(file, list(rows[0]))
+            writer = csv.DictWriter(file, list(rows[0]), delimiter="\t" if path.suffix == ".tsv" else ",")
             writer.writeheader()
             writer.writerows(rows)
     return path
@@ -86,7 +86,7 @@ def test_the_page_and_the_figures_are_written(tmp_path: Path, backbone: Path) ->
         checked(config_of(train, backbone), out=tmp_path / "checked")
 
 
-@pytest.mark.parametrize("name", ["t.csv", "t.csv.gz", "t.jsonl", "t.parquet"])
+@pytest.mark.parametrize("name", ["t.csv", "t.csv.gz", "t.tsv", "t.jsonl", "t.parquet"])
 def test_a_clean_copy_has_all_but_what_is_listed(name: str, tmp_path: Path, backbone: Path) -> None:
     train = written(tmp_path / name, ROWS)
     test = written(tmp_path / "test.csv", [BASE[2]])
@@ -95,12 +95,47 @@ def test_a_clean_copy_has_all_but_what_is_listed(name: str, tmp_path: Path, back
     removed = [json.loads(line) for line in (tmp_path / f"clean-{name}.removed.jsonl").read_text().splitlines()]
     first = 1 if name in ("t.jsonl", "t.parquet") else 2
     why = {entry["line"] - first: entry["why"].split(":")[0] for entry in removed}
-    assert why == {1: "contradictions", 2: "leaks", 120: "duplicates", 121: "duplicates", 122: "leaks"}
+    assert why == {2: "leaks", 120: "duplicates", 122: "leaks"}
     assert all(entry["row"] == {k: str(v) for k, v in ROWS[entry["line"] - first].items()} for entry in removed)
     again = checked(config_of(clean, backbone, test))
-    assert again.items["train"] == len(ROWS) - 5
-    assert {f["level"] for f in again.checks if f["name"] in ("duplicates", "leaks", "contradictions")} == {"fine"}
-    assert found.checks[-1]["values"] == {"kept": len(ROWS) - 5, "removed": 5}
+    assert again.items["train"] == len(ROWS) - 3
+    left = {f["name"]: f["values"] for f in again.checks}
+    assert (left["leaks"], left["duplicates"]["exact"]) == ({}, 1)
+    assert left["contradictions"]["same_text"] == 2  # for people to decide
+    assert found.checks[-1]["values"] == {"kept": len(ROWS) - 3, "removed": 3}
+
+
+def test_a_clean_parquet_file_has_the_types_that_it_had(tmp_path: Path, backbone: Path) -> None:
+    table = pa.Table.from_pylist(ROWS).append_column("weight", pa.array([0.5] * len(ROWS), type=pa.float32()))
+    pq.write_table(table.append_column("none", pa.array([None] * len(ROWS), type=pa.string())), tmp_path / "t.parquet")
+    checked(config_of(tmp_path / "t.parquet", backbone), clean=tmp_path / "clean.parquet")
+    kept = [i for i in range(len(ROWS)) if i != 120]
+    assert pq.read_table(tmp_path / "clean.parquet").equals(pq.read_table(tmp_path / "t.parquet").take(kept))
+
+
+def test_only_rows_of_the_training_part_are_copied_line_ends_and_quotes_kept(tmp_path: Path, backbone: Path) -> None:
+    rows = [row | {"part": "train", "text": row["text"].replace(" near", '\n"near"')} for row in ROWS]
+    rows += [row | {"part": "other"} for row in toy_rows(10, seed=5)]
+    train = written(tmp_path / "t.csv", rows)
+    config = data_config(train, {}, {}, [f"backbone.name={backbone}", "data.train.where={part: train}"])
+    checked(config, clean=tmp_path / "clean.csv")
+    with (tmp_path / "clean.csv").open(newline="") as file:
+        kept = list(csv.DictReader(file))
+    assert [row["text"] for row in kept] == [rows[i]["text"] for i in range(len(ROWS)) if i != 120]
+
+
+def test_personal_data_is_not_repeated_anywhere(tmp_path: Path, backbone: Path) -> None:
+    secret = BASE[7] | {"text": "write to jane.doe@mail.example about " + BASE[7]["text"]}
+    train = written(tmp_path / "t.csv", [*ROWS, secret, secret])
+    found = checked(config_of(train, backbone), out=tmp_path / "out")
+    assert "personal data" in [f["name"] for f in found.checks if f["level"] == "note"]
+    assert "mail.example" not in json.dumps(found.checks) + (tmp_path / "out/check.html").read_text()
+
+
+def test_a_copy_inside_the_new_directory_is_refused(tmp_path: Path, backbone: Path) -> None:
+    train = written(tmp_path / "t.csv", ROWS)
+    with pytest.raises(ConfigError, match=r"expected a file outside of --out"):
+        checked(config_of(train, backbone), out=tmp_path / "out", clean=tmp_path / "out" / "clean.csv")
 
 
 def test_a_copy_that_exists_or_has_another_format_is_refused_before_anything_is_read(
@@ -115,11 +150,18 @@ def test_a_copy_that_exists_or_has_another_format_is_refused_before_anything_is_
     assert not (tmp_path / "clean.csv").exists()
 
 
-def test_asked_to_stop_it_keeps_nothing(tmp_path: Path, backbone: Path) -> None:
+@pytest.mark.parametrize("asked", range(1, 7))
+def test_asked_to_stop_it_keeps_nothing(asked: int, tmp_path: Path, backbone: Path) -> None:
     train = written(tmp_path / "train.csv", ROWS)
+    calls: list[int] = []
     with pytest.raises(Interrupted):
-        checked(config_of(train, backbone), out=tmp_path / "out", stop=lambda: True)
-    assert not (tmp_path / "out").exists()
+        checked(
+            config_of(train, backbone),
+            out=tmp_path / "out",
+            clean=tmp_path / "clean.csv",
+            stop=lambda: bool(calls.append(1)) or len(calls) >= asked,
+        )
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["tiny", "train.csv"]
 
 
 @pytest.mark.parametrize(
