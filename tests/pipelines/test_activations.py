@@ -91,6 +91,7 @@ def test_the_bits_of_an_item_do_not_depend_on_its_neighbours_in_any_architecture
         assert torch.equal(states_of(lower, [TEXTS[number]], store)[0], together[number])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["tokens", "pooled", "mean"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_the_bits_of_a_real_backbone_do_not_depend_on_neighbours(

@@ -64,10 +64,10 @@ def test_a_repeat_under_another_label_is_not_removable() -> None:
 
 
 def test_many_copies_of_a_text_take_no_time() -> None:
-    items = items_of(*[("train", LONG, "a")] * 30_000, ("train", LONG, "b"))
+    items = items_of(*[("train", LONG, "a")] * 10_000, ("train", LONG, "b"))
     started = time.monotonic()
-    assert contradictions(items).values == {"same_text": 30_001, "nearly_the_same": 0}
-    assert time.monotonic() - started < 20  # 2 s here; it was hours
+    assert contradictions(items).values == {"same_text": 10_001, "nearly_the_same": 0}
+    assert time.monotonic() - started < 20  # 1 s here
 
 
 def test_the_same_text_in_two_parts_is_a_leak_and_no_duplicate() -> None:
