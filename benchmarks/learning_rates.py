@@ -52,7 +52,8 @@ def best_on_dev(setting: str, rate: float) -> float:
     with tempfile.TemporaryDirectory() as scratch:
         accelerator = start_accelerator(precision, (), Path(scratch))
         checkpoints = Checkpoints(Path(scratch) / "checkpoints")
-        events = train(trunk, training, validation, config.training, accelerator, precision, checkpoints, lambda: False)
+        data = (training, validation)
+        events = train(trunk, *data, config.training, accelerator, precision, checkpoints, None, lambda: False)
         return max(event.macro_f1 for event in events if isinstance(event, Validation))
 
 

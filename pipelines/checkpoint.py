@@ -74,11 +74,6 @@ class Checkpoints:
             return TrainingState(progress, weights, best, optimizer)
         return None
 
-    def store(self) -> str | None:
-        """How the run of the newest checkpoint had its hidden states (see `train.Progress`); None without one."""
-        saved = self.newest()
-        return None if saved is None else str(saved.progress["store"])
-
     def _complete(self) -> list[Path]:
         return sorted(path for path in self.root.glob("step-*") if (path / durable.MANIFEST).is_file())
 

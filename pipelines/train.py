@@ -167,6 +167,7 @@ def train(
     accelerator: Accelerator,
     precision: Precision,
     checkpoints: Checkpoints,
+    saved: TrainingState | None,
     stop: Callable[[], bool],
     begun: Progress | None = None,
 ) -> Generator[Event, None, Progress]:
@@ -178,7 +179,8 @@ def train(
         config: learning rate resolved.
         accelerator: all its processes must call this alike.
         precision: of validation; the accelerator has the same.
-        checkpoints: the newest is resumed; written by the main process.
+        checkpoints: written by the main process.
+        saved: the newest of them, which is resumed; None starts afresh.
         stop: asked after every step (several processes answer at the next Step event); True saves a checkpoint and
             raises.
         begun: what a run that is not resumed starts from: the seconds before its first batch.
@@ -189,7 +191,6 @@ def train(
     """
     loop = Loop(trunk, training, config, accelerator)
     progress, best = begun or Progress(), {}
-    saved = checkpoints.newest()
     if saved is not None:
         progress, best = loop.restore(saved), saved.best
         if begun is not None and begun.store == "off":

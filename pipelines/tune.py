@@ -69,14 +69,14 @@ def tune(
         store: of hidden states at the cut; without one they are computed for every batch. A run whose store fails
             goes on without, and says so; resumed, it stays without, since states of other batches have other bits.
     """
-    begun_with = checkpoints.store()
+    saved = checkpoints.newest()
+    resumed = saved is not None
+    if saved is not None and saved.progress["store"] == "off":
+        store = None
     started = time.perf_counter()
     lower = trunk_layers(trunk, precision)
-    encoded, used = yield from _encode(
-        trunk, items, lower, None if begun_with == "off" else store, accelerator, stop, begun_with is not None
-    )
+    encoded, used = yield from _encode(trunk, items, lower, store, accelerator, stop, resumed)
     before = time.perf_counter() - started
-    resumed = begun_with is not None
     kept_in = None if used == "off" else store
     validated, found = yield from _encode(trunk, splits.validation, lower, kept_in, accelerator, stop, resumed)
     if found == "off" and used != "off":  # it failed meanwhile: all without, so that a resumed run can be alike
@@ -86,7 +86,9 @@ def tune(
     validation = TrainingData(validated, splits.targets(splits.validation))
     begun = Progress(seconds=before, before=before, store=used)
     return (
-        yield from train(trunk, training, validation, config.training, accelerator, precision, checkpoints, stop, begun)
+        yield from train(
+            trunk, training, validation, config.training, accelerator, precision, checkpoints, saved, stop, begun
+        )
     )
 
 

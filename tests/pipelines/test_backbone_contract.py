@@ -43,7 +43,8 @@ def train_a_little(trunk: Trunk, folder: Path) -> None:
     data = TrainingData(Encoded(trunk.backbone, trunk.backbone.encode(TEXTS)), TARGETS)
     config = TrainingConfig(epochs=1, batch_size=8, learning_rate=0.05, precision="fp32")
     accelerator = start_accelerator("fp32", (), folder)
-    list(train(trunk, data, data, config, accelerator, "fp32", Checkpoints(folder / "checkpoints"), lambda: False))
+    checkpoints = Checkpoints(folder / "checkpoints")
+    list(train(trunk, data, data, config, accelerator, "fp32", checkpoints, None, lambda: False))
 
 
 def frozen_prefixes(backbone: Backbone, depth: int) -> list[str]:

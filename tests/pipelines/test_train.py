@@ -48,9 +48,8 @@ class Run:
 
     def go(self, name: str = "checkpoints", stop: Callable[[], bool] = lambda: False) -> Progress:
         checkpoints = Checkpoints(self.folder / name)
-        events = train(
-            self.trunk, self.training, self.validation, self.config, self.accelerator, "fp32", checkpoints, stop
-        )
+        saved, data = checkpoints.newest(), (self.training, self.validation)
+        events = train(self.trunk, *data, self.config, self.accelerator, "fp32", checkpoints, saved, stop)
         while True:
             try:
                 self.events.append(next(events))
@@ -151,7 +150,7 @@ def test_a_killed_run_resumes_from_the_last_checkpoint(use_lora: bool, tmp_path:
     killed = Run(tmp_path, use_lora=use_lora, checkpoint_steps=5)
     events = train(
         killed.trunk, killed.training, killed.validation, killed.config, killed.accelerator, "fp32",
-        Checkpoints(tmp_path / "parts"), lambda: False,
+        Checkpoints(tmp_path / "parts"), None, lambda: False,
     )  # fmt: skip
     while not (isinstance(event := next(events), Checkpoint) and event.step == 10):
         pass
