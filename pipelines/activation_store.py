@@ -175,7 +175,11 @@ class ActivationStore:
         files = sorted(self._all(), key=lambda file: file[2])
         over_limit = sum(file[1] for file in files) + size - self.most_bytes
         over_disk = size + RESERVE_BYTES - shutil.disk_usage(own).free
-        free = [(p, size_) for p, size_, _ in files if p not in self._used and not p.name.startswith(_UNFINISHED)]
+        free = [
+            (path, bytes_)
+            for path, bytes_, _ in files
+            if path not in self._used and not path.name.startswith(_UNFINISHED)  # another process is writing that
+        ]
         if max(over_limit, over_disk) > sum(bytes_ for _, bytes_ in free):
             why = f"the store may hold {self.most_bytes / 2**30:.1f} GiB, and this data needs more"
             raise OSError(why if over_limit >= over_disk else "no space left on the disk but a reserve for others")

@@ -134,12 +134,12 @@ def _fill(
         rows: list[torch.Tensor] = []
         size = done = 0
         for batch in list(_batches(lower, missing, begun))[rank::world]:
-            depth = batch.started
-            start = (depth, _padded([below[depth][key] for key in batch.keys], batch.tokens)) if depth else None
+            there = [below[batch.depth][key] for key in batch.keys] if batch.depth else []
+            start = (batch.depth, _padded(there, batch.tokens)) if there else None
             states = lower([missing[key] for key in batch.keys], start, batch.tokens).cpu()
             new = batch.keys[: batch.new]
             keys += new
-            rows += [_of(lower, missing[key], row).clone() for key, row in zip(new, states, strict=False)]
+            rows += [_kept_rows(lower, missing[key], row).clone() for key, row in zip(new, states, strict=False)]
             size += sum(row.nbytes for row in rows[-len(new) :])
             stopping = stop()
             if stopping or size >= FILE_BYTES:
@@ -166,7 +166,7 @@ def _lower_states(lower: LowerLayers, missing: dict[bytes, Encoding], store: Act
     return found
 
 
-def _of(lower: LowerLayers, encoding: Encoding, states: torch.Tensor) -> torch.Tensor:
+def _kept_rows(lower: LowerLayers, encoding: Encoding, states: torch.Tensor) -> torch.Tensor:
     """What is kept of an item's states: those of its own tokens, or the one row (1, D)."""
     return states[: lower.backbone.length(encoding)] if lower.kind == "tokens" else states
 
@@ -184,7 +184,7 @@ class _Batch:
     keys: list[bytes]
     new: int
     tokens: int
-    started: int  # depth at which its states are there; 0: none
+    depth: int  # at which its states are there already; 0: none
 
 
 def _batches(lower: LowerLayers, missing: dict[bytes, Encoding], begun: dict[bytes, int]) -> Iterator[_Batch]:
@@ -197,8 +197,8 @@ def _batches(lower: LowerLayers, missing: dict[bytes, Encoding], begun: dict[byt
         length = lower.backbone.length(encoding)
         tokens = max(1, padded_length(length, lower.backbone.max_length))
         groups.setdefault((begun[key], tokens, length == tokens), []).append(key)
-    for (started, tokens, _), own in sorted(groups.items()):
+    for (depth, tokens, _), own in sorted(groups.items()):
         size = max(1, STATE_TOKENS // tokens)
         for first in range(0, len(own), size):
             chunk = own[first : first + size]
-            yield _Batch((chunk * size)[:size], len(chunk), tokens, started)
+            yield _Batch((chunk * size)[:size], len(chunk), tokens, depth)
