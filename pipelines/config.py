@@ -229,10 +229,7 @@ def load_config(path: Path, overrides: Iterable[str] = ()) -> RunConfig:
     Raises:
         ConfigError: with every problem on a line of its own.
     """
-    raw = read_yaml(path)
-    for override in overrides:
-        _apply(raw, override)
-    return parse_config(raw, str(path))
+    return _overridden(read_yaml(path), overrides, path)
 
 
 def data_config(
@@ -255,9 +252,13 @@ def data_config(
         raw["data"] = (raw["data"] if isinstance(raw.get("data"), dict) else {}) | given
     else:
         raw = {"task": "text-classification", "data": {"train": str(data), "text": "text", "label": "label"} | given}
+    return _overridden(raw, overrides, data)
+
+
+def _overridden(raw: dict[str, Any], overrides: Iterable[str], source: Path) -> RunConfig:
     for override in overrides:
         _apply(raw, override)
-    return parse_config(raw, str(data))
+    return parse_config(raw, str(source))
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -24,4 +24,4 @@ def plain(text: str) -> str:
 
 def one_line(text: str) -> str:
     """Without control characters and line ends: what comes from data must not write to a terminal as it likes."""
-    return "".join(c if c.isprintable() else " " for c in text)
+    return plain(text).replace("\n", " ")

@@ -15,11 +15,10 @@ from pipelines.artifacts import refuse_existing, staged
 from pipelines.backbones import load_text_backbone
 from pipelines.baselines.embeddings import EmbeddingFeatures
 from pipelines.check.classes import classes
-from pipelines.check.cleaned import Cleaned, refuse_output
+from pipelines.check.cleaned import refuse_output, write_clean_copy
 from pipelines.check.findings import Finding, Items
 from pipelines.check.languages import languages
 from pipelines.check.lengths import lengths
-from pipelines.check.page import render_check
 from pipelines.check.personal import personal_data
 from pipelines.check.repeats import contradictions, duplicates, leaks
 from pipelines.check.suspects import suspects
@@ -29,6 +28,7 @@ from pipelines.device import resolve_precision
 from pipelines.durable import publish, write_json
 from pipelines.errors import Interrupted
 from pipelines.records import Checked, Event, Stage, column
+from pipelines.report import page_environment
 
 PARTS = ("train", "validation", "test")
 KEPT = 1000  # places of a finding in check.json; the page shows 20
@@ -70,22 +70,22 @@ def check(
         findings += step()
         if stop():
             raise Interrupted("stopped; nothing was kept")
-    checks = [_shortened(finding) for finding in _without_personal_data(findings)]
+    checks = [_as_json(finding) for finding in _without_personal_data(findings)]
     if clean is not None:
         yield Stage("clean", f"writing {clean}")
-        checks.append(_shortened(Cleaned(config.data, items, findings).write(clean)))
+        checks.append(_as_json(write_clean_copy(clean, config.data.train, findings)))
     if out is not None:
-        title = config.data.train.path.name
+        page = page_environment().get_template("check.html.j2")
+        html = page.render(title=config.data.train.path.name, items=_counts(items), checks=checks)
         with staged(out) as work:
             write_json(work / "check.json", {"items": _counts(items), "checks": checks})
-            (work / "check.html").write_text(render_check(checks, _counts(items), title), encoding="utf-8")
+            (work / "check.html").write_text(html, encoding="utf-8")
             publish(work, out, {"kind": "check"})
     yield Checked(out, _counts(items), checks)
 
 
 def _steps(config: RunConfig, items: Items, store: ActivationStore | None) -> dict[str, Callable[[], list[Finding]]]:
     """What is looked for, cheapest first."""
-
     seed, most = config.training.seed, config.data.max_length
     backbone = cache(lambda: load_text_backbone(config.backbone, sorted(set(items.labels)), most, seed))
 
@@ -128,6 +128,6 @@ def _counts(items: Items) -> dict[str, int]:
     return {part: len(items.of(part)) for part in PARTS if part in items.parts}
 
 
-def _shortened(finding: Finding) -> dict[str, Any]:
-    """As JSON."""
+def _as_json(finding: Finding) -> dict[str, Any]:
+    """A finding as in check.json."""
     return asdict(finding) | {"found": len(finding.places), "places": [asdict(p) for p in finding.places[:KEPT]]}

@@ -11,62 +11,55 @@ import datasets
 import pyarrow.parquet as pq
 
 from pipelines.bulk.outputs import json_line, text_file
-from pipelines.check.findings import Finding, Items, share
-from pipelines.config import DataConfig
+from pipelines.check.findings import Finding, share
+from pipelines.config import SplitFile
 from pipelines.data import matching_rows
 from pipelines.errors import ConfigError, DataError
 from pipelines.tables import Row, Table, read_table, table_format
 
 
-class Cleaned:
-    """What of the training part stays: all but leaks and repeats of an earlier text under the same label.
+def write_clean_copy(path: Path, train: SplitFile, findings: Sequence[Finding]) -> Finding:
+    """Write the training part without leaks and repeats of an earlier text under the same label, in the format that it
+    has, and a list of what is not in it. Each file is there whole or not at all.
 
-    Contradictions, near duplicates and doubtful labels are for people to decide.
+    Contradictions, near duplicates and doubtful labels stay: they are for people to decide.
 
     Args:
-        data: whose training part it is.
-        items: of all parts.
+        path: the copy; `<path>.removed.jsonl` is the list.
+        train: the original.
         findings: of all checks.
+
+    Raises:
+        DataError: they cannot be written.
     """
-
-    def __init__(self, data: DataConfig, items: Items, findings: Sequence[Finding]) -> None:
-        self.data = data
-        self.total = len(items.of("train"))
-        self.reasons: dict[int, str] = {}  # of a line
-        for finding in findings:
-            for place in finding.places:
-                if place.part == "train" and place.removable:
-                    self.reasons.setdefault(place.line, f"{finding.name}: {place.why}")
-
-    def write(self, path: Path) -> Finding:
-        """Write the copy, in the format of the original, and the list; each is there whole or not at all.
-
-        Raises:
-            DataError: they cannot be written.
-        """
-        table = read_table(self.data.train.path)
-        rows = matching_rows(table.rows, self.data.train.where)
-        kept = [row for row in rows if row.line not in self.reasons]
-        removed = [row for row in rows if row.line in self.reasons]
-        listed = [{"line": row.line, "why": self.reasons[row.line], "row": row.values} for row in removed]
-        beside = path.with_name(path.name + ".removed.jsonl")
-        unfinished = {target: target.with_name(f".{target.name}.partial") for target in (path, beside)}
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if table_format(path) == "parquet":
-                _copy_parquet(unfinished[path], table, kept)
-            else:
-                _write_text(unfinished[path], path, table.columns, [row.values for row in kept])
-            _write_text(unfinished[beside], beside, [], listed)
-            for target, partial in unfinished.items():
-                partial.rename(target)
-        except OSError as error:
-            raise DataError(path, f"cannot be written: {error.strerror or error}") from None
-        finally:
-            for partial in unfinished.values():
-                partial.unlink(missing_ok=True)
-        sentence = f"{path} has {len(kept):,} items; {share(len(removed), self.total)} are not in it, {beside} says why"
-        return Finding("clean copy", "fine", sentence, {"kept": len(kept), "removed": len(removed)})
+    reasons: dict[int, str] = {}  # of a line
+    for finding in findings:
+        for place in finding.places:
+            if place.part == "train" and place.removable:
+                reasons.setdefault(place.line, f"{finding.name}: {place.why}")
+    table = read_table(train.path)
+    rows = matching_rows(table.rows, train.where)
+    kept = [row for row in rows if row.line not in reasons]
+    removed = [row for row in rows if row.line in reasons]
+    listed = [{"line": row.line, "why": reasons[row.line], "row": row.values} for row in removed]
+    beside = path.with_name(path.name + ".removed.jsonl")
+    unfinished = {target: target.with_name(f".{target.name}.partial") for target in (path, beside)}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if table_format(path) == "parquet":
+            _copy_parquet(unfinished[path], table, kept)
+        else:
+            _write_text(unfinished[path], path, table.columns, [row.values for row in kept])
+        _write_text(unfinished[beside], beside, [], listed)
+        for target, partial in unfinished.items():
+            partial.rename(target)
+    except OSError as error:
+        raise DataError(path, f"cannot be written: {error.strerror or error}") from None
+    finally:
+        for partial in unfinished.values():
+            partial.unlink(missing_ok=True)
+    sentence = f"{path} has {len(kept):,} items; {share(len(removed), len(rows))} are not in it, {beside} says why"
+    return Finding("clean copy", "fine", sentence, {"kept": len(kept), "removed": len(removed)})
 
 
 def refuse_output(path: Path, source: Path, out: Path | None) -> None:

@@ -227,8 +227,8 @@ def test_changed_labels_are_found_and_the_right_one_is_named() -> None:
     items, embeddings, wrong = planted(12)
     found = suspects(items, embeddings, seed=0)
     numbers = [place.number for place in found.places]
-    assert len(wrong & set(numbers)) >= 9
-    assert len(set(numbers) - wrong) <= 2
+    assert set(numbers) <= wrong
+    assert len(numbers) >= 9  # of 12: confident learning prunes as many as it estimates to be wrong, not all it doubts
     first = found.places[0]
     own = int(first.label.removeprefix("class "))
     assert f"'class {(own - 1) % 4}' is likelier" in first.why
