@@ -27,7 +27,7 @@ class Place:
         line: where it stands in its file.
         why: for people.
         text: its beginning; empty where it must not be repeated.
-        removable: a copy without it has lost nothing.
+        removable: a clean copy does without it.
     """
 
     number: int
