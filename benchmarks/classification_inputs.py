@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 MAIN = "edos"  # the model that all single-model rows run
+TINY = "tiny"  # its layers cost next to nothing: what is left is reading, tokenizing and writing
 CLIENTS, DEPTHS = 10, (4, 5)
 MAX_LENGTH = 128
 STRATA = 200  # lengths: every STRATA texts in a row have the same distribution of lengths as all

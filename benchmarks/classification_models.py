@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset, concatenate_datasets
 from numpy.typing import NDArray
+from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from benchmarks.classification_inputs import (
     CLIENT_POOL,
@@ -29,6 +30,7 @@ from benchmarks.classification_inputs import (
     POOL,
     SETS,
     STRATA,
+    TINY,
     WARM,
     calibration_file,
     clients,
@@ -44,11 +46,12 @@ from benchmarks.classification_peers import PlainTorch, quantise
 from benchmarks.sets import data_file, data_root
 from benchmarks.training_sizes import SOURCES
 from pipelines.backbones import load_saved_model
-from pipelines.config import DataConfig, RunConfig, parse_config
+from pipelines.config import EMBEDDED_BACKBONE, BackboneConfig, DataConfig, RunConfig, parse_config
 from pipelines.data import load_splits, read_items
 from pipelines.duplicates import group_items
 from pipelines.records import column
 from pipelines.run import finetune
+from pipelines.weights import resolve
 
 CASCADE_TRAIN = 4_000  # items at most, validation among them
 CALIBRATION, SCORED = 5_000, 10_000  # items at most, none of them trained or validated on
@@ -60,6 +63,7 @@ def prepare(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     _write_crisislex(folder)
     _write_clients(folder)
+    _write_tiny_backbone(folder)
     for name, config in configs(folder).items():
         if not (folder / name).is_dir():
             _say(f"fine-tuning {name}")
@@ -88,6 +92,8 @@ def configs(folder: Path) -> dict[str, RunConfig]:
         for number, name in enumerate(clients(depth)):
             data = {"train": str(folder / "clients.jsonl"), "label": ("label_sexist", "label_category")[number % 2]}
             made[name] = _config(data, depth, ["majority"], seed=number, epochs=1)
+    clients_data = {"train": str(folder / "clients.jsonl"), "label": "label_sexist"}
+    made[TINY] = _config(clients_data, 1, ["majority"], epochs=1, backbone=str(_tiny_backbone(folder)))
     return made
 
 
@@ -106,15 +112,36 @@ def _data(folder: Path, name: str) -> dict[str, Any]:
 _OFFICIAL = {"train": "train", "validation": "dev", "test": "test"}
 
 
-def _config(data: dict[str, Any], depth: int, baselines: list[str], seed: int = 0, epochs: int = 3) -> RunConfig:
+def _config(
+    data: dict[str, Any],
+    depth: int,
+    baselines: list[str],
+    seed: int = 0,
+    epochs: int = 3,
+    backbone: str = EMBEDDED_BACKBONE,
+) -> RunConfig:
     raw: dict[str, Any] = {
         "task": "text-classification",
         "data": {"text": "text", "max_length": MAX_LENGTH} | data,
-        "backbone": {"freeze": depth},
+        "backbone": {"name": backbone, "freeze": depth},
         "training": {"seed": seed, "epochs": epochs},
         "baselines": baselines,
     }
     return parse_config(raw)
+
+
+def _tiny_backbone(folder: Path) -> Path:
+    return folder / "tiny-backbone"
+
+
+def _write_tiny_backbone(folder: Path) -> None:
+    """MiniLM's tokenizer, two layers of width 32, untrained."""
+    if (_tiny_backbone(folder) / "config.json").exists():
+        return
+    source = resolve(BackboneConfig()).path
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    AutoTokenizer.from_pretrained(source).save_pretrained(_tiny_backbone(folder))
+    AutoModel.from_config(AutoConfig.from_pretrained(source, **sizes)).save_pretrained(_tiny_backbone(folder))
 
 
 def _write_crisislex(folder: Path) -> None:

@@ -27,9 +27,9 @@ AGREEMENT_AIM = 0.995
 
 
 def tables(rows: Sequence[Row]) -> str:
-    """Markdown."""
-    parts = [_ratios, _fan_out, _systems, _settings, _cascades, _sizes, results.environments]
-    return "\n\n".join(part(rows) for part in parts)
+    """Markdown, one set for each machine."""
+    parts = [results.environments, _ratios, _fan_out, _systems, _settings, _cascades, _sizes]
+    return "\n\n".join(part(own) for own in results.by_machine(rows) for part in parts)
 
 
 def _ratios(rows: Sequence[Row]) -> str:
@@ -90,12 +90,12 @@ def _systems(rows: Sequence[Row]) -> str:
 
 def _settings(rows: Sequence[Row]) -> str:
     lines = [
-        [f"`{row['system']}`", _named(trial["setting"]), f"{trial['texts_per_second']:,.0f}", row["machine"]]
+        [f"`{row['system']}`", _named(trial["setting"]), f"{trial['texts_per_second']:,.0f}"]
         for row in rows
         if row["kind"] == "choice" and len(row["tried"]) > 1
         for trial in row["tried"]
     ]
-    return results.markdown(["settings tried", "setting", "texts a second", "machine"], lines)
+    return results.markdown(["settings tried", "setting", "texts a second"], lines)
 
 
 def _cascades(rows: Sequence[Row]) -> str:
@@ -135,12 +135,13 @@ def _runtime(row: Row) -> str:
 
 
 def _sizes(rows: Sequence[Row]) -> str:
-    sizes = sorted((row for row in rows if row["kind"] == "size"), key=lambda row: int(row["rows"]))
+    sizes = sorted((row for row in rows if row["kind"] == "size"), key=lambda row: (row["model"], row["rows"]))
+    smallest = {row["model"]: row for row in reversed(sizes)}
     lines = [
         [
-            f"{row['rows']:,}",
+            f"`{row['model']}`, {row['rows']:,}",
             f"{row['rows_per_second']:,.0f}",
-            f"{100 * row['rows_per_second'] / sizes[0]['rows_per_second']:.0f}%",
+            f"{100 * row['rows_per_second'] / smallest[row['model']]['rows_per_second']:.0f}%",
             f"{row['rows'] / row['process_seconds']:,.0f}",
             f"{row['peak_rss_first_half_mib']:,.0f}",
             f"{row['peak_rss_mib']:,.0f}",
@@ -148,8 +149,8 @@ def _sizes(rows: Sequence[Row]) -> str:
         for row in sizes
     ]
     header = [
-        "rows of the command", "rows a second (aim: within 10%)", "of the smallest", "whole process, rows a second",
-        "peak RSS of the first half, MiB", "peak RSS, MiB (aim ≤ 1,536)",
+        "the command: model, rows", "rows a second (aim: within 10%)", "of the smallest",
+        "whole process, rows a second", "peak RSS of the first half, MiB", "peak RSS, MiB (aim ≤ 1,536)",
     ]  # fmt: skip
     return results.markdown(header, lines)
 
@@ -162,9 +163,9 @@ def _runs(rows: Sequence[Row], system: str) -> list[Row]:
 
 
 def _paired(first: Sequence[Row], second: Sequence[Row]) -> list[tuple[Row, Row]]:
-    """Rows of the same repeat on the same machine."""
-    own = {(row["repeat"], row["machine"]): row for row in second}
-    return [(row, own[place]) for row in first if (place := (row["repeat"], row["machine"])) in own]
+    """Rows of the same repeat."""
+    own = {row["repeat"]: row for row in second}
+    return [(row, own[row["repeat"]]) for row in first if row["repeat"] in own]
 
 
 def _ratio_cell(rows: Sequence[Row], peer: str, ours: str) -> str:

@@ -54,6 +54,12 @@ def versions() -> dict[str, str]:
     return {package: importlib.metadata.version(package) for package in PACKAGES}
 
 
+def by_machine(rows: Sequence[Row]) -> list[list[Row]]:
+    """Rows that name their machine, of each machine apart: no ratio or median is over two."""
+    timed = [row for row in rows if "machine" in row]
+    return [[row for row in timed if row["machine"] == name] for name in dict.fromkeys(row["machine"] for row in timed)]
+
+
 def environments(rows: Sequence[Row]) -> str:
     """Machine, threads and versions, one line for each combination among the rows."""
     found = {

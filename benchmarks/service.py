@@ -196,7 +196,7 @@ def _upload(service: LiveService, rows: int = 80) -> str:
 
 
 def key_of(row: str, repeat: int) -> str:
-    return f"{row} {repeat}"
+    return f"{row} {repeat}, {name_of_machine()}"
 
 
 def table(rows: list[results.Row]) -> str:
@@ -216,7 +216,7 @@ def _median(rows: list[results.Row], key: str) -> str:
 
 
 def main() -> None:
-    """Run one row, or all that are missing, and print the table."""
+    """Run one row, or all that are missing, and print a table for each machine."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--row", choices=list(ROWS))
     parser.add_argument("--repeat", type=int, default=0)
@@ -231,7 +231,8 @@ def main() -> None:
                 print(f"running {key_of(row, repeat)}", file=sys.stderr)
                 command = [sys.executable, "-m", "benchmarks.service", "--row", row, "--repeat", str(repeat)]
                 subprocess.run(command, check=True, stdout=sys.stderr)
-    print(table(results.read(PATH)))
+    for own in results.by_machine(results.read(PATH)):
+        print(results.environments(own), table(own), sep="\n\n", end="\n\n")
 
 
 if __name__ == "__main__":

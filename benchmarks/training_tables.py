@@ -33,11 +33,7 @@ GAINS = (  # what is gained, from, to
 
 def tables(rows: Sequence[Row]) -> str:
     """Markdown, one set for each machine."""
-    timed = [row for row in rows if "machine" in row]
-    return "\n\n".join(
-        _tables([row for row in timed if row["machine"] == machine])
-        for machine in dict.fromkeys(row["machine"] for row in timed)
-    )
+    return "\n\n".join(_tables(own) for own in results.by_machine(rows))
 
 
 def _tables(rows: Sequence[Row]) -> str:

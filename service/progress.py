@@ -84,7 +84,8 @@ def _findings(checked: Checked) -> list[str]:
         lines += [one_line(f"      {p['part']} line {p['line']} ({p['label']}): {p['why']}") for p in shown]
         if check["found"] > len(shown) > 0:
             lines.append(f"      and {check['found'] - len(shown):,} more")
-    where = f"page: {checked.path / 'check.html'}" if checked.path else "--out DIR writes a page and the first 1,000 of each as JSON"
+    more = "--out DIR writes a page and the first 1,000 of each as JSON"
+    where = f"page: {checked.path / 'check.html'}" if checked.path else more
     return [*lines, where]
 
 
