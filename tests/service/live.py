@@ -22,7 +22,7 @@ from pipelines.config import EMBEDDED_BACKBONE
 from tests.toys import tiny_backbone, toy_rows
 
 ROOT = Path(__file__).parents[2]
-READY_S = 30.0
+READY_S = 60.0
 QUICK = {  # a job of seconds
     "training": {"epochs": 2, "batch_size": 8, "learning_rate": 0.01, "precision": "fp32", "trackers": []},
     "baselines": ["majority", "logistic-regression-tfidf"],
