@@ -31,6 +31,7 @@ from pipelines.records import COMMON, Event, Splits, SystemScore
 
 CHECKPOINTS = "checkpoints"
 SEEN = "training_items.parquet"  # every item that a run was trained or validated on, with its part
+DEPTH = "depth"  # name of what `freeze: auto` has chosen
 _IDENTITY = "identity.json"  # of an unfinished run
 _FREE = {"output", "backbone.cache"}  # the same place may be spelled otherwise; a store may have failed
 _PACKAGES = (
@@ -73,7 +74,7 @@ class RunDirectory:
             raise RunDirectoryError(f"{self.target}: cannot be written: {error.strerror}") from None
         try:
             self._open_partial(config.model_dump(mode="json", exclude_none=True) | {"from": provenance}, resume)
-            (self.partial / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
+            self.settle(config)
         except BaseException:
             self.close()
             raise
@@ -110,6 +111,15 @@ class RunDirectory:
         value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return value
 
+    def recall(self, name: str) -> dict[str, Any] | None:
+        """What `remember` has kept under this name."""
+        path = self.partial / f"{name}.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+    def settle(self, config: RunConfig) -> None:
+        """Write the config anew, with what the run itself has chosen."""
+        (self.partial / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
+
     def record(self, event: Event) -> None:
         """Append an event to metrics.jsonl."""
         with (self.partial / "metrics.jsonl").open("a", encoding="utf-8") as file:
@@ -125,7 +135,8 @@ class RunDirectory:
         durable.discard(self.partial / CHECKPOINTS)
         identity = json.loads((self.partial / _IDENTITY).read_text(encoding="utf-8"))
         (self.partial / _IDENTITY).unlink()
-        (self.partial / "cache.json").unlink(missing_ok=True)
+        for remembered in ("cache", DEPTH):
+            (self.partial / f"{remembered}.json").unlink(missing_ok=True)
         durable.publish(self.partial, self.target, identity["from"] | environment())
         self.close()
 

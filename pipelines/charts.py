@@ -13,6 +13,7 @@ matplotlib.use("svg")
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 INK, MUTED, ACCENT, SECOND = "#1f2937", "#9ca3af", "#0f766e", "#b45309"
 ACCENT_OF_PAGE = "var(--yes)"  # what ACCENT becomes: the page has one for light and one for dark
@@ -125,6 +126,51 @@ def learning_curve(curves: list[dict[str, Any]]) -> str:
         axes.set_xticks(ticks, [f"{n:,}" for n in ticks])
         axes.minorticks_off()
         axes.legend(frameon=False, loc="lower right")
+        return _svg(figure)
+
+
+def layers(probes: list[dict[str, Any]]) -> str:
+    """Macro-F1 of the probe on every layer, with 95% intervals."""
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(7.2, 2.9), layout="constrained")
+        axes = figure.subplots()
+        x = [probe["layer"] for probe in probes]
+        low, high = zip(*(probe["macro_f1_ci"] for probe in probes), strict=True)
+        axes.fill_between(x, low, high, color=ACCENT, alpha=0.15, linewidth=0)
+        axes.plot(x, [probe["macro_f1"] for probe in probes], "o-", color=ACCENT)
+        axes.set(xlabel="hidden layers below (0: embeddings)", ylabel="macro-F1 on validation")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        return _svg(figure)
+
+
+def ablation(rows: list[dict[str, Any]]) -> str:
+    """Change of macro-F1 without each hidden layer, with 95% intervals."""
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(7.2, 2.6), layout="constrained")
+        axes = figure.subplots()
+        for row in rows:
+            axes.bar(row["layer"], row["difference"], color=ACCENT, width=0.6)
+            axes.plot([row["layer"]] * 2, row["difference_ci"], color=INK, linewidth=1.4, solid_capstyle="butt")
+        axes.axhline(0, color=MUTED, linewidth=0.8)
+        axes.set(xlabel="hidden layer left out", ylabel="change of macro-F1")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        return _svg(figure)
+
+
+def representation(found: dict[str, Any], labels: list[str]) -> str:
+    """Items in two dimensions, before and after fine-tuning; a colour for each of the most frequent classes."""
+    targets = found["targets"]
+    often = sorted(set(targets), key=lambda number: (-targets.count(number), number))[: len(COLORS)]
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(7.2, 3.8), layout="constrained")
+        for axes, state in zip(figure.subplots(1, 2), ("before", "after"), strict=True):
+            for number in sorted(set(targets) - set(often)) + often[::-1]:
+                own = [p for p, target in zip(found[state]["points"], targets, strict=True) if target == number]
+                color = COLORS[often.index(number)] if number in often else MUTED
+                name = _plain(labels[number], 30) if number in often and state == "after" else None
+                axes.scatter(*zip(*own, strict=True), s=9, color=color, alpha=0.7, linewidths=0, label=name)
+            axes.set(xticks=[], yticks=[], title=f"{state} fine-tuning")
+        figure.legend(loc="outside lower center", ncols=3, frameon=False)
         return _svg(figure)
 
 

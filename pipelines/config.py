@@ -75,9 +75,9 @@ def _as_part(value: Any) -> Any:
 
 
 def _as_depth(value: Any) -> Any:
-    if value in ("none", "all") or (isinstance(value, int) and not isinstance(value, bool) and value >= 0):
+    if value in ("auto", "none", "all") or (isinstance(value, int) and not isinstance(value, bool) and value >= 0):
         return value
-    raise ValueError("expected none, all, or how many hidden layers to freeze (0 or more)")
+    raise ValueError("expected auto, none, all, or how many hidden layers to freeze (0 or more)")
 
 
 def _as_number_or_auto(value: Any) -> Any:
@@ -135,7 +135,7 @@ class DataConfig(Section):
 class BackboneConfig(Section):
     name: str = EMBEDDED_BACKBONE  # embedded name, local directory, or hub name with a revision
     revision: str | None = Field(default=None, pattern=r"^[0-9a-f]{40}$")  # commit on the hub
-    freeze: Annotated[int | Literal["none", "all"], BeforeValidator(_as_depth)] = 2
+    freeze: Annotated[int | Literal["auto", "none", "all"], BeforeValidator(_as_depth)] = 2  # auto: tried, see probe
     cache: Annotated[Literal["auto", "on", "off"], BeforeValidator(_as_cache)] = "auto"  # keep frozen layers' states
 
 

@@ -42,19 +42,24 @@ class Bootstrap:
 
     def scores(self, predicted: IntArray) -> dict[str, FloatArray]:
         """Accuracy and macro-F1 of every resample, each (R,), for predictions (N,)."""
+        accuracy, macro = [], []
+        for counts in self._counts(predicted):
+            accuracy.append(np.trace(counts, axis1=1, axis2=2) / counts.sum(axis=(1, 2)))
+            macro.append(np.nanmean(_f1(counts), axis=1))
+        return {"accuracy": np.concatenate(accuracy), "macro_f1": np.concatenate(macro)}
+
+    def f1(self, predicted: IntArray) -> FloatArray:
+        """F1 of every class in every resample, (R, C); NaN where a class does not occur."""
+        return np.concatenate([_f1(counts) for counts in self._counts(predicted)])
+
+    def _counts(self, predicted: IntArray) -> Iterator[FloatArray]:
+        """Chunks of (r, C, C): items of every class (rows) that get every answer (columns), in r resamples."""
         C = self.classes
         number = np.unique(self.groups, return_inverse=True)[1]
         one_each = np.ones(len(number)), (number, self.targets * C + predicted)
         cells = coo_array(one_each, (number.max() + 1, C * C)).tocsr()
-        accuracy, macro = [], []
         for times in self._draws(number):
-            counts = (times @ cells).reshape(-1, C, C)
-            right = np.diagonal(counts, axis1=1, axis2=2)
-            own = counts.sum(axis=2)
-            f1 = np.divide(2 * right, own + counts.sum(axis=1), out=np.full(right.shape, np.nan), where=own > 0)
-            accuracy.append(right.sum(axis=1) / counts.sum(axis=(1, 2)))
-            macro.append(np.nanmean(f1, axis=1))
-        return {"accuracy": np.concatenate(accuracy), "macro_f1": np.concatenate(macro)}
+            yield (times @ cells).reshape(-1, C, C)
 
     def _draws(self, number: IntArray) -> Iterator[FloatArray]:
         """Chunks of (r, G): how often each of G groups is drawn."""
@@ -86,6 +91,14 @@ class Bootstrap:
         least = min(1.0, 3 / min(of_class)) / len(of_class)
         low, high = interval(first - second)
         return [min(low, observed - least), max(high, observed + least)]
+
+
+def _f1(counts: FloatArray) -> FloatArray:
+    """(r, C, C) -> F1, (r, C); NaN where a class does not occur."""
+    right, own = np.diagonal(counts, axis1=1, axis2=2), counts.sum(axis=2)
+    said = counts.sum(axis=1)
+    f1: FloatArray = np.divide(2 * right, own + said, out=np.full(right.shape, np.nan), where=own > 0)
+    return f1
 
 
 def interval(values: FloatArray) -> list[float]:

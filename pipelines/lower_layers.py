@@ -81,9 +81,7 @@ class LowerLayers:
             start: a lower depth and the states there, (B, T, D).
             at_least: T is not less.
         """
-        if next(self._base.parameters()).device != device():  # `to` visits every module, whether it moves it or not
-            self._base.to(device())
-        inputs = {name: tensor.to(device()) for name, tensor in self.backbone.collate(encodings, at_least).items()}
+        inputs = self._inputs(encodings, at_least)
         with torch.autocast(device().type, enabled=False):
             states = self._run(inputs, start).to(torch.bfloat16)
         if self.kind == "tokens":
@@ -91,8 +89,33 @@ class LowerLayers:
         if self.kind == "pooled":
             positions = torch.tensor([self.backbone.pooled_position(encoding) for encoding in encodings])
             return states[torch.arange(len(encodings)), positions].unsqueeze(1)
-        mask = inputs["attention_mask"].unsqueeze(-1).float()  # (B, T, 1)
-        return ((states.float() * mask).sum(dim=1, keepdim=True) / mask.sum(dim=1, keepdim=True)).to(torch.bfloat16)
+        return _masked_mean(states, inputs["attention_mask"]).unsqueeze(1).to(torch.bfloat16)
+
+    @torch.no_grad()  # type: ignore[untyped-decorator]
+    def means(self, encodings: Sequence[Encoding]) -> torch.Tensor:
+        """Masked means of B items after 0, 1, ... `depth` hidden layers, from one pass; 0 are the embeddings.
+
+        Returns:
+            (B, depth + 1, D) in fp32.
+        """
+        inputs = self._inputs(encodings, 0)
+        found: list[torch.Tensor] = []
+
+        def look(_layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            entering = args[0] if args else kwargs["hidden_states"]
+            found.append(_masked_mean(entering, inputs["attention_mask"]))
+
+        with torch.autocast(device().type, enabled=False), ExitStack() as stack:
+            for layer in list(self._base.get_submodule(self.backbone.inner_layers_path).children())[: self.depth]:
+                handle = layer.register_forward_pre_hook(look, with_kwargs=True)
+                stack.callback(handle.remove)
+            last = self._run(inputs, None)
+        return torch.stack([*found, _masked_mean(last, inputs["attention_mask"])], dim=1)
+
+    def _inputs(self, encodings: Sequence[Encoding], at_least: int) -> dict[str, torch.Tensor]:
+        if next(self._base.parameters()).device != device():  # `to` visits every module, whether it moves it or not
+            self._base.to(device())
+        return {name: tensor.to(device()) for name, tensor in self.backbone.collate(encodings, at_least).items()}
 
     def _run(self, inputs: dict[str, torch.Tensor], start: tuple[int, torch.Tensor] | None) -> torch.Tensor:
         layers = self._base.get_submodule(self.backbone.inner_layers_path).children()
@@ -167,6 +190,12 @@ class _ReachedError(Exception):
 
 def _stop(_layer: nn.Module, _inputs: Any, output: Any) -> None:
     raise _ReachedError(_states(output))
+
+
+def _masked_mean(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """(B, T, D), (B, T) -> (B, D) in fp32."""
+    weights = mask.unsqueeze(-1).float()
+    return (states.float() * weights).sum(dim=1) / weights.sum(dim=1)
 
 
 def _states(output: Any) -> torch.Tensor:

@@ -53,6 +53,23 @@ def embed(backbone: Backbone, encodings: Sequence[Encoding], precision: Precisio
     return _each_batch(lengths, lambda numbers: computed.batch(numbers)[:, 0])
 
 
+def embed_at(backbone: Backbone, encodings: Sequence[Encoding], layer: int, precision: Precision) -> FloatArray:
+    """Masked mean after `layer` hidden layers, (N, D), in input order; 0 are the embeddings."""
+    return embed_layers(backbone, encodings, precision, max(1, layer))[:, layer]
+
+
+def embed_layers(backbone: Backbone, encodings: Sequence[Encoding], precision: Precision, depth: int) -> FloatArray:
+    """Masked means after 0, 1, ... `depth` hidden layers, from one pass over N items.
+
+    Returns:
+        (N, depth + 1, D), in input order. The final norm that some models have above the last layer is left out.
+    """
+    lower = LowerLayers(backbone, depth, "tokens", precision)
+    lengths = [backbone.length(encoding) for encoding in encodings]
+    flat = _each_batch(lengths, lambda numbers: lower.means([encodings[i] for i in numbers]).flatten(1))
+    return flat.reshape(len(encodings), -1, lower.width)
+
+
 def _each_batch(
     lengths: Sequence[int], function: Callable[[IntArray], torch.Tensor], accelerator: Accelerator | None = None
 ) -> FloatArray:

@@ -177,6 +177,24 @@ class Checked(Event):
 
 
 @dataclass(frozen=True)
+class Embedded(Event):
+    """Embeddings are complete on disk: rows, width D, hidden layers below them."""
+
+    path: Path
+    rows: int
+    width: int
+    layer: int
+
+
+@dataclass(frozen=True)
+class Probed(Event):
+    """Hidden layers were probed: the advice as JSON, and the directory of the page, if one was wanted."""
+
+    path: Path | None
+    probe: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class Finished(Event):
     """The run directory is complete."""
 

@@ -103,6 +103,11 @@ def _charts(report: dict[str, Any]) -> dict[str, str]:
         drawn["curves"] = charts.precision_recall_and_roc(report["curves"]["curves"], report["main"])
     if "learning_curve" in report:
         drawn["learning_curve"] = charts.learning_curve(report["learning_curve"]["curves"])
+    if "hidden_layers" in report:
+        inside = report["hidden_layers"]
+        drawn["layers"] = charts.layers(inside["probe"]["layers"])
+        drawn["ablation"] = charts.ablation(inside["ablation"]["without"])
+        drawn["representation"] = charts.representation(inside["map"], report["labels"])
     if "training" in report:
         drawn["training"] = charts.training_curves(report["training"]["history"])
     return drawn

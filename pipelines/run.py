@@ -15,6 +15,7 @@ from pipelines import lora
 from pipelines.activation_store import ActivationStore
 from pipelines.artifacts import (
     CHECKPOINTS,
+    DEPTH,
     SEEN,
     RunDirectory,
     environment,
@@ -33,6 +34,8 @@ from pipelines.device import Precision, resolve_precision, start_accelerator
 from pipelines.durable import write_json
 from pipelines.errors import ConfigError, Interrupted, RunDirectoryError
 from pipelines.evaluate import FINE_TUNED, compare_systems
+from pipelines.hidden_layers.depth import advise
+from pipelines.hidden_layers.section import hidden_layers_section
 from pipelines.keep_or_recompute import choose
 from pipelines.learning_curve import add_curve, tuned_points
 from pipelines.memory import PeakMemory
@@ -97,12 +100,20 @@ def finetune(
         run.open(config, provenance, resume)
     accelerator.wait_for_everyone()
     try:
+        advice = None
+        if config.backbone.freeze == "auto":
+            advice = yield from _advice(config, splits, trunk, start, precision, accelerator, run, stop, store)
+            config = _with_depth(config, advice["depth"])
+            trunk = prepare(config, splits.labels, start)
+            config = _resolved(config, trunk, precision, accelerator, out)
+            if accelerator.is_main_process:
+                run.settle(config)
         if store is not None:
             texts, passes = column(splits.train, "text"), config.training.epochs
             choice = choose(config.backbone.cache, trunk, texts, precision, store, passes, accelerator, run.remember)
             yield Stage("store", choice.sentence)
             store = store if choice.keep else None
-        yield from _finetune(config, splits, trunk, start, precision, provenance, accelerator, run, stop, store)
+        yield from _finetune(config, splits, trunk, start, precision, provenance, accelerator, run, stop, store, advice)
     except (Interrupted, GeneratorExit):
         run.close()
         raise
@@ -123,6 +134,7 @@ def _finetune(
     run: RunDirectory,
     stop: Callable[[], bool],
     store: ActivationStore | None,
+    advice: dict[str, Any] | None,
 ) -> Iterator[Event]:
     """The part of a run that owns its directory."""
     yield Stage("train", _what_is_trained(trunk))
@@ -157,6 +169,8 @@ def _finetune(
     report = _describe(config, trunk, start, progress, precision, provenance | environment()) | compare_systems(
         splits, systems, tuned.name, config.evaluation, config.training.seed, temperature, config.data.slices
     )
+    yield Stage("report", "looking into the hidden layers")
+    report["hidden_layers"] = hidden_layers_section(config, splits, pretrained, trunk.backbone, precision, advice)
     add_curve(report, smaller, systems, splits, config.evaluation, config.training.seed, pretrained, precision, store)
     _write_report(config, report, splits, systems, run)
     run.finish()
@@ -195,15 +209,46 @@ def read_splits(config: RunConfig, start: SavedRun | None) -> Splits:
 
 def _resolved(config: RunConfig, trunk: Trunk, precision: Precision, accelerator: Accelerator, out: Path) -> RunConfig:
     """The config with every `auto` replaced by what was chosen, as it is written beside the result."""
-    rate = config.training.learning_rate
-    if rate == "auto":
+    depth, rate = freeze_depth(config), config.training.learning_rate
+    if rate == "auto" and depth != "auto":  # the rate follows the depth, which is chosen later
         rate = auto_learning_rate(trunk.frozen_share, config.adapter.type == "lora")
     chosen = {"learning_rate": rate, "precision": precision, "processes": accelerator.num_processes}
     sections = {
         "training": config.training.model_copy(update=chosen),
-        "backbone": config.backbone.model_copy(update={"freeze": freeze_depth(config)}),
+        "backbone": config.backbone.model_copy(update={"freeze": depth}),
     }
     return config.model_copy(update=sections | {"output": out})
+
+
+def _advice(
+    config: RunConfig,
+    splits: Splits,
+    trunk: Trunk,
+    start: SavedRun | None,
+    precision: Precision,
+    accelerator: Accelerator,
+    run: RunDirectory,
+    stop: Callable[[], bool],
+    store: ActivationStore | None,
+) -> Generator[Event, None, dict[str, Any]]:
+    """How deep to freeze, for `freeze: auto`; a resumed run finds what it has chosen."""
+    known = run.recall(DEPTH)
+    accelerator.wait_for_everyone()  # nobody may find what another has only just chosen
+    if known is not None:
+        return known
+    folder = run.partial / CHECKPOINTS / DEPTH
+    kept_in = None if config.backbone.cache == "off" else store
+    parts = splits, trunk.backbone, start, precision, accelerator, folder, True, stop, kept_in
+    found = (yield from advise(config, *parts)).to_json()
+    if accelerator.is_main_process:
+        run.remember(DEPTH, lambda: found)
+    accelerator.free_memory()  # of the short runs
+    yield Stage("depth", found["sentence"])
+    return found
+
+
+def _with_depth(config: RunConfig, depth: int) -> RunConfig:
+    return config.model_copy(update={"backbone": config.backbone.model_copy(update={"freeze": depth})})
 
 
 def _what_is_trained(trunk: Trunk) -> str:

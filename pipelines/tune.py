@@ -28,6 +28,8 @@ from pipelines.trunk import Trunk
 def prepare(config: RunConfig, labels: tuple[str, ...], start: SavedRun | None) -> Trunk:
     """A model ready to be trained: pretrained or from an earlier run, frozen below the cut, LoRA attached.
 
+    As long as the depth is `auto`, nothing is frozen or attached: the model is there to be looked at.
+
     Raises:
         BackboneError, ConfigError: see `backbones`, `trunk` and `lora`.
     """
@@ -37,13 +39,14 @@ def prepare(config: RunConfig, labels: tuple[str, ...], start: SavedRun | None) 
     else:
         seed, most = config.training.seed, config.data.max_length
         backbone = continue_text_backbone(start.path / "model", str(start.path), labels, most, seed)
-    trunk = Trunk(backbone, freeze_depth(config))
-    if config.adapter.type == "lora":
+    depth = freeze_depth(config)
+    trunk = Trunk(backbone, "none" if depth == "auto" else depth)
+    if config.adapter.type == "lora" and depth != "auto":
         lora.attach(trunk, config.adapter)
     return trunk
 
 
-def freeze_depth(config: RunConfig) -> int | Literal["none", "all"]:
+def freeze_depth(config: RunConfig) -> int | Literal["auto", "none", "all"]:
     """LoRA leaves the base weights alone, so `freeze: none` with LoRA freezes the embeddings at least."""
     lora_on_all = config.adapter.type == "lora" and config.backbone.freeze == "none"
     return 0 if lora_on_all else config.backbone.freeze

@@ -95,6 +95,46 @@ def check(
 
 
 @app.command()
+def probe(
+    config: Annotated[Path, typer.Argument(help="YAML file, as for finetune; its freeze is not used")],
+    set: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override a config key")] = None,
+    out: Annotated[Path | None, typer.Option(help="new directory for probe.html and probe.json")] = None,
+    confirm: Annotated[bool, typer.Option(help="try the depths that probes suggest by short trainings")] = True,
+    json_lines: Annotated[bool, typer.Option("--json", help="events as JSON lines")] = False,
+) -> None:
+    """Say which hidden layers know the task, and how many to freeze; backbone.freeze=auto does so in a run."""
+    from pipelines.config import load_config
+
+    loaded = load_config(config, set or [])
+    with _loading():
+        from pipelines.hidden_layers.probe import probe as run
+        from service.settings import default_store
+
+    again = "the same command starts afresh"
+    _follow(lambda stop: run(loaded, out, confirm, stop, default_store()), json_lines, again)
+
+
+@app.command()
+def embed(
+    model: Annotated[str, typer.Argument(metavar="BACKBONE_OR_MODEL", help="run directory, local directory, or name")],
+    source: Annotated[
+        str, typer.Argument(metavar="INPUT", help="CSV, TSV, JSONL (also .gz), Parquet, a folder of them, - for stdin")
+    ],
+    out: Annotated[Path, typer.Option(help="new Parquet file: the input's columns and `embedding`")],
+    layer: Annotated[int | None, typer.Option(min=0, help="hidden layers below; 0: embeddings; default: all")] = None,
+    text: Annotated[str | None, typer.Option(help="column with the text; default: as in training, or text")] = None,
+    max_length: Annotated[int | None, typer.Option(help="tokens; default: as in training, or 256")] = None,
+    json_lines: Annotated[bool, typer.Option("--json", help="events as JSON lines")] = False,
+) -> None:
+    """Write the hidden states of texts after any layer, as masked means over tokens, to Parquet."""
+    with _loading():
+        from pipelines.embed import embed as run
+
+    again = "the same command starts afresh"
+    _follow(lambda stop: run(model, source, out, layer, text, max_length, stop), json_lines, again)
+
+
+@app.command()
 def compare(
     model_dirs: Annotated[list[Path], typer.Argument(help="run directories; the verdict is about the first")],
     data: Annotated[Path, typer.Option(help="labelled file with the columns of the first run's data")],

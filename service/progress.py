@@ -9,7 +9,20 @@ from typing import Any
 
 from rich.console import Console
 
-from pipelines.records import Checked, Checkpoint, Classified, Event, Finished, Rows, Scored, Stage, Step, Validation
+from pipelines.records import (
+    Checked,
+    Checkpoint,
+    Classified,
+    Embedded,
+    Event,
+    Finished,
+    Probed,
+    Rows,
+    Scored,
+    Stage,
+    Step,
+    Validation,
+)
 from service.terminal import one_line, progress_bar
 
 PLACES = 3  # of a finding that a terminal shows
@@ -89,6 +102,24 @@ def _findings(checked: Checked) -> list[str]:
     return [*lines, where]
 
 
+def _layers(probed: Probed) -> list[str]:
+    """The probe on every layer and every short run in a line, and the advice."""
+    found = probed.probe
+    lines = [f"  layer {p['layer']}: probe's macro-F1 {_with_interval(p)}" for p in found["layers"]]
+    lines += [
+        f"  {r['depth']} layers frozen: macro-F1 {_with_interval(r)} after {r['epochs']} epochs, "
+        f"{r['train_seconds']:.0f} s of training"
+        for r in found["short_runs"]
+    ]
+    lines += [found["sentence"], f"use it with --set backbone.freeze={found['depth']}"]
+    return lines + ([f"page: {probed.path / 'probe.html'}"] if probed.path else [])
+
+
+def _with_interval(score: dict[str, Any]) -> str:
+    low, high = score["macro_f1_ci"]
+    return f"{score['macro_f1']:.3f} ({low:.3f} to {high:.3f})"
+
+
 def _line(event: Event) -> str | None:
     match event:
         case Stage(name, message):
@@ -105,6 +136,10 @@ def _line(event: Event) -> str | None:
             return f"{sentence}\nreport: {path / 'report.html'}"
         case Classified(path, summary):
             return "\n".join([f"{summary['rows']:,} rows classified: {path}", *_notes(path, summary)])
+        case Embedded(path, rows, width, layer):
+            return f"{rows:,} embeddings of {width} values after {layer} hidden layers: {path}"
+        case Probed():
+            return "\n".join(_layers(event))
         case Checked():
             return "\n".join(_findings(event))
         case Checkpoint():

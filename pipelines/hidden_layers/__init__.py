@@ -1,0 +1,1 @@
+"""What the hidden layers know: probes, the depth to freeze, layer ablation, a map before and after fine-tuning."""

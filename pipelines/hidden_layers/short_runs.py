@@ -1,0 +1,148 @@
+"""Short trainings at a few depths: what probes suggest is confirmed, or not, before a depth is recommended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from accelerate import Accelerator
+from datasets import Dataset
+
+from pipelines.activation_store import ActivationStore
+from pipelines.checkpoint import Checkpoints
+from pipelines.config import RunConfig, auto_learning_rate
+from pipelines.device import Precision
+from pipelines.intervals import Bootstrap, interval
+from pipelines.learning_curve import nested_shares
+from pipelines.metrics import macro_f1
+from pipelines.predict import predict_logits
+from pipelines.records import Event, Splits, Stage, Step, column
+from pipelines.saved_run import SavedRun
+from pipelines.tune import prepare, tune
+
+STEPS = 60  # optimizer steps that a short run has at least, where the config itself has as many
+MOST = 4_000  # training items of a short run
+TIE = 0.005  # macro-F1 below which the deeper one is taken: it trains faster and shares more with other models
+
+
+@dataclass(frozen=True)
+class ShortRun:
+    """One short training. Scores are of its best epoch, on the validation part.
+
+    Attributes:
+        depth: frozen hidden layers.
+    """
+
+    depth: int
+    learning_rate: float
+    epochs: int
+    items: int
+    macro_f1: float
+    macro_f1_ci: list[float]
+    train_seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def candidates(best: int, enough: int, layers: int) -> list[int]:
+    """Depths worth a short run: where the probe is best, where it is good enough, between them, and a third of all.
+
+    Args:
+        best: layer with the best probe, 0 to L.
+        enough: lowest layer whose probe is not clearly worse.
+        layers: L. Freezing all of them leaves a regression on embeddings, which is among the baselines.
+    """
+    wanted = {layers // 3, enough, (enough + best) // 2, best}
+    return sorted({min(depth, layers - 1) for depth in wanted})
+
+
+def short_runs(
+    config: RunConfig,
+    splits: Splits,
+    depths: Sequence[int],
+    start: SavedRun | None,
+    precision: Precision,
+    accelerator: Accelerator,
+    folder: Path,
+    stop: Callable[[], bool],
+    store: ActivationStore | None,
+) -> Generator[Event, None, list[ShortRun]]:
+    """Train at every depth for a few epochs. All processes must call this alike.
+
+    Args:
+        config: of the run; a learning rate that is `auto` follows the depth.
+        depths: of the cut.
+        folder: of checkpoints; a depth that is done there is not trained again.
+        store: of hidden states, see `tune`.
+    """
+    found = []
+    items = _some(splits.train, config.training.seed)
+    for depth in depths:
+        yield Stage("short run", f"training on {len(items):,} items with {depth} hidden layers frozen")
+        accelerator.free_memory()  # of the model before
+        short = _shortened(config, depth, len(items))
+        trunk = prepare(short, splits.labels, start)
+        short = _with_rate(short, trunk.frozen_share)
+        saved = Checkpoints(folder / str(depth))
+        events = tune(trunk, splits, items, short, accelerator, precision, saved, stop, store)
+        progress = yield from _steps_only(events)
+        backbone = trunk.backbone
+        texts = column(splits.validation, "text")
+        predicted = predict_logits(backbone, backbone.encode(texts), precision).argmax(axis=1)
+        targets, groups = splits.targets(splits.validation), np.array(column(splits.validation, "group"))
+        bootstrap = Bootstrap(targets, groups, len(splits.labels), config.evaluation.bootstrap, config.training.seed)
+        found.append(
+            ShortRun(
+                depth,
+                float(short.training.learning_rate),
+                short.training.epochs,
+                len(items),
+                macro_f1(targets, predicted),
+                interval(bootstrap.scores(predicted)["macro_f1"]),
+                progress.seconds,
+            )
+        )
+    return found
+
+
+def deepest_of_the_best(runs: Sequence[ShortRun]) -> ShortRun:
+    """The deepest whose macro-F1 is within TIE of the best."""
+    most = max(run.macro_f1 for run in runs)
+    return max((run for run in runs if run.macro_f1 >= most - TIE), key=lambda run: run.depth)
+
+
+def _some(train: Dataset, seed: int) -> Dataset:
+    """The training part, or a stratified share of it with whole groups."""
+    if len(train) <= MOST:
+        return train
+    return (nested_shares(train, (MOST / len(train),), seed) or [train])[0]
+
+
+def _shortened(config: RunConfig, depth: int, items: int) -> RunConfig:
+    steps_per_epoch = -(-items // config.training.batch_size)
+    epochs = min(config.training.epochs, -(-STEPS // steps_per_epoch))
+    training = config.training.model_copy(update={"epochs": epochs, "patience": None, "checkpoint_steps": None})
+    backbone = config.backbone.model_copy(update={"freeze": depth})
+    return config.model_copy(update={"training": training, "backbone": backbone})
+
+
+def _with_rate(config: RunConfig, frozen_share: float) -> RunConfig:
+    if config.training.learning_rate != "auto":
+        return config
+    rate = auto_learning_rate(frozen_share, config.adapter.type == "lora")
+    return config.model_copy(update={"training": config.training.model_copy(update={"learning_rate": rate})})
+
+
+def _steps_only(events: Generator[Event, None, Any]) -> Generator[Event, None, Any]:
+    """Pass on what shows progress; return what the training returns."""
+    while True:
+        try:
+            event = next(events)
+        except StopIteration as end:
+            return end.value
+        if isinstance(event, Step | Stage):
+            yield event
