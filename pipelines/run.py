@@ -27,6 +27,7 @@ from pipelines.artifacts import (
 from pipelines.backbones import Backbone, load_text_backbone
 from pipelines.calibration import choose_temperature
 from pipelines.card import model_card
+from pipelines.check.section import check_section
 from pipelines.checkpoint import Checkpoints
 from pipelines.config import RunConfig, auto_learning_rate
 from pipelines.data import load_splits
@@ -169,6 +170,8 @@ def _finetune(
     report = _describe(config, trunk, start, progress, precision, provenance | environment()) | compare_systems(
         splits, systems, tuned.name, config.evaluation, config.training.seed, temperature, config.data.slices
     )
+    grouped, seed = config.data.group is not None, config.training.seed
+    report["data_check"] = check_section(splits, pretrained, precision, seed, grouped, store)
     yield Stage("report", "looking into the hidden layers")
     report["hidden_layers"] = hidden_layers_section(config, splits, pretrained, trunk.backbone, precision, advice)
     add_curve(report, smaller, systems, splits, config.evaluation, config.training.seed, pretrained, precision, store)

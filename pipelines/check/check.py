@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from pipelines.backbones import load_text_backbone
 from pipelines.baselines.embeddings import EmbeddingFeatures
 from pipelines.check.classes import classes
 from pipelines.check.cleaned import refuse_output, write_clean_copy
-from pipelines.check.findings import Finding, Items
+from pipelines.check.findings import Finding, Items, without_personal_data
 from pipelines.check.languages import languages
 from pipelines.check.lengths import lengths
 from pipelines.check.personal import personal_data
@@ -70,7 +70,7 @@ def check(
         findings += step()
         if stop():
             raise Interrupted("stopped; nothing was kept")
-    checks = [_as_json(finding) for finding in _without_personal_data(findings)]
+    checks = [_as_json(finding) for finding in without_personal_data(findings)]
     if clean is not None:
         yield Stage("clean", f"writing {clean}")
         checks.append(_as_json(write_clean_copy(clean, config.data.train, findings)))
@@ -114,14 +114,6 @@ def _read(data: DataConfig) -> Dataset:
             parts.append(Dataset.from_dict(part[:] | {"part": [name] * len(part)}))
     require_classes(data.train.path, data.label, column(parts[0], "label"))
     return concatenate_datasets(parts)
-
-
-def _without_personal_data(findings: list[Finding]) -> list[Finding]:
-    """The findings, with the texts blanked that may hold personal data."""
-    hidden = {place.number for found in findings if found.name == "personal data" for place in found.places}
-    return [
-        replace(f, places=tuple(replace(p, text="") if p.number in hidden else p for p in f.places)) for f in findings
-    ]
 
 
 def _counts(items: Items) -> dict[str, int]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -63,9 +63,11 @@ class Items:
 
     Args:
         items: with text, label, line, group (of the user's column, or "") and part.
+        near: numbers that near duplicates have in common, (N,), where they are known already.
     """
 
-    def __init__(self, items: Dataset) -> None:
+    def __init__(self, items: Dataset, near: IntArray | None = None) -> None:
+        self._near = near
         self.texts: list[str] = column(items, "text")
         self.labels: list[str] = column(items, "label")
         self.lines: list[int] = column(items, "line")
@@ -87,6 +89,8 @@ class Items:
     @cached_property
     def groups(self) -> IntArray:
         """Equal for near duplicates and for items of one group of the user's, (N,)."""
+        if self._near is not None and not any(self._keys):
+            return self._near
         return group_items(self.texts, [self._keys] if any(self._keys) else [])
 
     @cached_property
@@ -105,6 +109,14 @@ class Items:
 
 def _cut(text: str, most: int) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def without_personal_data(findings: Sequence[Finding]) -> list[Finding]:
+    """The findings, with the texts blanked that may hold personal data."""
+    hidden = {place.number for found in findings if found.name == "personal data" for place in found.places}
+    return [
+        replace(f, places=tuple(replace(p, text="") if p.number in hidden else p for p in f.places)) for f in findings
+    ]
 
 
 def share(count: int, total: int) -> str:

@@ -52,9 +52,8 @@ def hidden_layers_section(
 def _sentence(advice: dict[str, Any], left_out: dict[str, Any]) -> str:
     top, best = len(advice["layers"]) - 1, advice["best"]
     most = min(left_out["without"], key=lambda row: row["difference"])
-    read = (
-        advice["sentence"] if advice["short_runs"] else f"A probe reads the classes best after layer {best} of {top}."
-    )
+    alone = f"A probe reads the classes best after layer {best} of {top}."
+    read = advice["sentence"] if advice["short_runs"] else alone
     return (
         f"{read} The fine-tuned model relies most on layer {most['layer']}: without it, macro-F1 changes by "
         f"{100 * most['difference']:+.1f} points."

@@ -184,9 +184,9 @@ def test_a_text_counts_once_for_each_kind() -> None:
 
 @pytest.mark.parametrize("text", ["a" * 100_000, "1 " * 50_000, "a.b" * 40_000, "1-" * 60_000, "x@" * 50_000])
 def test_hostile_texts_take_no_time(text: str) -> None:
-    started = time.monotonic()
+    started = time.process_time()
     assert personal_kinds(text) == []
-    assert time.monotonic() - started < 5  # 0.1 s here; what is quadratic takes minutes
+    assert time.process_time() - started < 30  # at most 2 s on a slow machine; what is quadratic takes minutes
 
 
 # ---- lengths
