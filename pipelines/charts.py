@@ -168,7 +168,7 @@ def representation(found: dict[str, Any], labels: list[str]) -> str:
                 own = [p for p, target in zip(found[state]["points"], targets, strict=True) if target == number]
                 color = COLORS[often.index(number)] if number in often else MUTED
                 name = _plain(labels[number], 30) if number in often and state == "after" else None
-                axes.scatter(*zip(*own, strict=True), s=9, color=color, alpha=0.7, linewidths=0, label=name)
+                axes.scatter(*zip(*own, strict=True), s=14, color=color, alpha=0.7, linewidths=0, label=name)
             axes.set(xticks=[], yticks=[], title=f"{state} fine-tuning")
         figure.legend(loc="outside lower center", ncols=3, frameon=False)
         return _svg(figure)

@@ -15,7 +15,7 @@ from service.database import Database
 from service.engine import JobEngine
 from service.inference.client import Inference
 from service.limits import Limits
-from service.routes import batches, classify, comparisons, files, health, jobs, metrics, models, stream
+from service.routes import batches, classify, comparisons, files, health, jobs, looks, metrics, models, stream
 from service.settings import ServiceSettings
 
 DOCUMENTATION = (
@@ -36,7 +36,7 @@ def create_app(settings: ServiceSettings, database: Database, engine: JobEngine,
         openapi_url="/openapi.json", redirect_slashes=False,
     )  # fmt: skip
     app.state.context = Context(settings, database, engine, inference)
-    for routes in (health, files, jobs, stream, comparisons, batches, models, classify, metrics):
+    for routes in (health, files, jobs, stream, comparisons, looks, batches, models, classify, metrics):
         app.include_router(routes.router)
     errors.install(app)
     app.add_middleware(BodyLimit, upload_bytes=settings.limits.upload_mib << 20)

@@ -28,6 +28,11 @@ def job_request(scope: Scope, settings: ServiceSettings, body: JobRequest) -> di
     config = _config(body, asked)
     _check(config, body)
     rate = asked.learning_rate_multiplier
+    if rate != "auto" and body.backbone.get("freeze") == "auto":
+        raise invalid(
+            "backbone.freeze: auto chooses the learning rate with the depth; leave the multiplier out, or give a depth",
+            "learning_rate_multiplier",
+        )
     return {
         "model": body.model,
         "base": base,

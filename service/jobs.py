@@ -26,8 +26,15 @@ from service.errors import ApiError, invalid
 from service.ids import new_id
 from service.tables import Job, JobCheckpoint, JobEvent
 
-Kind = Literal["fine-tune", "compare", "batch", "table"]
-PREFIXES: dict[Kind, str] = {"fine-tune": "ftjob-", "compare": "cmp_", "batch": "batch_", "table": "batch_"}
+Kind = Literal["fine-tune", "compare", "batch", "table", "check", "probe"]
+PREFIXES: dict[Kind, str] = {
+    "fine-tune": "ftjob-",
+    "compare": "cmp_",
+    "batch": "batch_",
+    "table": "batch_",
+    "check": "check_",
+    "probe": "probe_",
+}
 ACTIVE = ("queued", "validating", "running", "publishing")  # a worker may take these
 FINAL = ("succeeded", "failed", "cancelled")
 IDLE_ATTEMPTS = 20  # in a row without a checkpoint: the job itself ends its workers

@@ -7,6 +7,7 @@ from typing import Any
 from service.tables import File, Job, JobCheckpoint, JobEvent, Key, Model
 
 JOB_STATUS = {"validating": "validating_files", "publishing": "running"}
+LOOKS = {"check": "data.check", "probe": "probe"}
 BATCH_STATUS = {
     "queued": "validating",
     "running": "in_progress",
@@ -103,6 +104,24 @@ def comparison_object(job: Job) -> dict[str, Any]:
         "file_id": job.request["file_id"],
         "report_file_id": result.get("report_file_id"),
         "verdict": result.get("verdict"),
+        "error": job.error,
+        "metadata": job.labels,
+    }
+
+
+def look_object(job: Job) -> dict[str, Any]:
+    """A data check or a probe."""
+    result = job.result or {}
+    return {
+        "id": job.id,
+        "object": LOOKS[job.kind],
+        "created_at": int(job.created_at),
+        "finished_at": _seconds(job.finished_at),
+        "status": JOB_STATUS.get(job.status, job.status),
+        "model": job.request["model"],
+        "training_file": job.request["training_file"],
+        "report_file_id": result.get("report_file_id"),
+        "sentence": result.get("sentence"),
         "error": job.error,
         "metadata": job.labels,
     }

@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
+from pipelines.config import EMBEDDED_BACKBONE
+
 Id = Annotated[str, StringConstraints(min_length=1, max_length=255)]
 Metadata = Annotated[
     dict[Annotated[str, StringConstraints(max_length=64)], Annotated[str, StringConstraints(max_length=512)]],
@@ -91,6 +93,10 @@ class JobRequest(Body):
         if value:
             raise ValueError("expected none: this server calls no other one")
         return value
+
+
+class CheckRequest(JobRequest):
+    model: Id = EMBEDDED_BACKBONE  # whose tokens are counted, and whose embeddings doubt labels
 
 
 # ---- comparisons, batches, live classification

@@ -78,7 +78,8 @@ def check(
         page = page_environment().get_template("check.html.j2")
         html = page.render(title=config.data.train.path.name, items=_counts(items), checks=checks)
         with staged(out) as work:
-            write_json(work / "check.json", {"items": _counts(items), "checks": checks})
+            found = {"sentence": _sentence(checks), "items": _counts(items), "checks": checks}
+            write_json(work / "check.json", found)
             (work / "check.html").write_text(html, encoding="utf-8")
             publish(work, out, {"kind": "check"})
     yield Checked(out, _counts(items), checks)
@@ -114,6 +115,13 @@ def _read(data: DataConfig) -> Dataset:
             parts.append(Dataset.from_dict(part[:] | {"part": [name] * len(part)}))
     require_classes(data.train.path, data.label, column(parts[0], "label"))
     return concatenate_datasets(parts)
+
+
+def _sentence(checks: list[dict[str, Any]]) -> str:
+    """What stands out, by name."""
+    named = {level: [check["name"] for check in checks if check["level"] == level] for level in ("problem", "note")}
+    told = [f"{level}s: {', '.join(names)}" for level, names in named.items() if names]
+    return "; ".join(told).capitalize() or "Nothing stands out"
 
 
 def _counts(items: Items) -> dict[str, int]:

@@ -43,8 +43,7 @@ def check_section(
         store: of embeddings.
     """
     chosen = concatenate_datasets([_some(splits, part, seed) for part in ("train", "validation", "test")])
-    groups = np.array(column(chosen, "group"), dtype=np.int64)
-    items = Items(chosen.remove_columns("group").add_column("group", [""] * len(chosen)), None if grouped else groups)
+    items = Items(chosen, None if grouped else np.array(column(chosen, "number"), dtype=np.int64))
     findings = [
         classes(items),
         duplicates(items),
@@ -63,10 +62,13 @@ def check_section(
 
 
 def _some(splits: Splits, part: str, seed: int) -> Dataset:
-    items = getattr(splits, part).select_columns(["text", "label", "line", "group"])
+    """Items of a part, with the number of their group and no key of the user's."""
+    items = getattr(splits, part)
     if len(items) > MOST:
         items = items.select(np.sort(np.random.default_rng(seed).permutation(len(items))[:MOST]))
-    return items.add_column("part", [part] * len(items))
+    values = {name: column(items, name) for name in ("text", "label", "line")}
+    n = len(items)
+    return Dataset.from_dict(values | {"number": column(items, "group"), "group": [""] * n, "part": [part] * n})
 
 
 def _doubted(

@@ -86,6 +86,19 @@ def follow(client: OpenAI, job_id: str) -> Iterator[tuple[str, dict[str, Any]]]:
             time.sleep(AGAIN_S)
 
 
+def ended_look(client: OpenAI, id: str) -> dict[str, Any]:
+    """A data check or probe at its end. Raises ServiceError for one that did not succeed."""
+    while True:
+        look: dict[str, Any] = get(client, f"/looks/{id}")
+        if look["finished_at"] is not None:
+            break
+        time.sleep(AGAIN_S)
+    if look["status"] != "succeeded":
+        why = f": {look['error']['message']}" if look["error"] else ""
+        raise ServiceError(plain(f"{id} {look['status']}{why}"))
+    return look
+
+
 def _events(lines: Iterator[str]) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Id, name and value of server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html)."""
     fields: dict[str, str] = {}

@@ -71,19 +71,55 @@ def jobs_submit(
     as_json: Json = False,
 ) -> None:
     """Upload the data, submit a fine-tuning job and print its id."""
-    from service.client.submission import read_submission
-
-    train, validation, body = read_submission(config, data)
     with calls.refusals():
         client = connect()
-        body |= {"training_file": calls.upload(client, train, "fine-tune")}
-        if validation is not None:
-            body |= {"validation_file": calls.upload(client, validation, "fine-tune")}
-        body |= {"suffix": suffix} if suffix else {}
+        body = _uploaded(client, config, data) | ({"suffix": suffix} if suffix else {})
         job = calls.post(client, "/fine_tuning/jobs", body)
         print(json.dumps(job, indent=2) if as_json else job["id"])
         if follow:
             _follow(client, job["id"])
+
+
+def _uploaded(client: Any, config: Path, data: Path | None) -> dict[str, Any]:
+    """The body of a call, its files uploaded."""
+    from service.client.submission import read_submission
+
+    train, validation, body = read_submission(config, data)
+    body |= {"training_file": calls.upload(client, train, "fine-tune")}
+    if validation is not None:
+        body |= {"validation_file": calls.upload(client, validation, "fine-tune")}
+    return body
+
+
+@jobs.command("check")
+def jobs_check(
+    config: Annotated[Path, typer.Argument(help="YAML as of `rootstock finetune`; its data section counts")],
+    data: Annotated[Path | None, typer.Option(help="training file; default: data.train of the config")] = None,
+    as_json: Json = False,
+) -> None:
+    """Look for what is wrong with the data before a job is spent on it."""
+    _look("/data/check", config, data, as_json)
+
+
+@jobs.command("probe")
+def jobs_probe(
+    config: Annotated[Path, typer.Argument(help="YAML as of `rootstock finetune`")],
+    data: Annotated[Path | None, typer.Option(help="training file; default: data.train of the config")] = None,
+    as_json: Json = False,
+) -> None:
+    """Say which hidden layers know the task, and how many to freeze."""
+    _look("/probes", config, data, as_json)
+
+
+def _look(path: str, config: Path, data: Path | None, as_json: bool) -> None:
+    """Submit a look, wait for its end, print its sentence or its figures."""
+    with calls.refusals():
+        client = connect()
+        look = calls.post(client, path, _uploaded(client, config, data))
+        showing.stderr.print(look["id"])
+        look = calls.ended_look(client, look["id"])
+        figures = calls.get(client, f"/looks/{look['id']}/report")
+    print(json.dumps(figures, indent=2, ensure_ascii=False)) if as_json else showing.look(look, figures)
 
 
 @jobs.command("follow")

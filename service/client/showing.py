@@ -74,6 +74,13 @@ def ladder(report: dict[str, Any]) -> None:
     stdout.print(plain(report["verdict"]["sentence"]), soft_wrap=True)
 
 
+def look(look: dict[str, Any], figures: dict[str, Any]) -> None:
+    """The findings of a data check in a line each, and the sentence of any look."""
+    for check in figures.get("checks", []):
+        stdout.print(plain(f"{check['level']:8} {check['name']}: {check['sentence']}"), soft_wrap=True)
+    stdout.print(plain(look["sentence"]), soft_wrap=True)
+
+
 def _with_interval(metrics: dict[str, Any], name: str) -> str:
     low, high = metrics[f"{name}_ci"]
     return f"{100 * metrics[name]:.1f} ({100 * low:.1f}–{100 * high:.1f})"

@@ -6,8 +6,16 @@ from service.kinds.base import Gone, Kind, Task
 from service.kinds.batch import Batch
 from service.kinds.compare import Compare
 from service.kinds.finetune import FineTune
+from service.kinds.look import Look
 from service.kinds.table import Table
 
-KINDS: dict[str, Kind] = {"fine-tune": FineTune(), "compare": Compare(), "batch": Batch(), "table": Table()}
+KINDS: dict[str, Kind] = {
+    "fine-tune": FineTune(),
+    "compare": Compare(),
+    "batch": Batch(),
+    "table": Table(),
+    "check": Look(),
+    "probe": Look(),
+}
 
 __all__ = ["KINDS", "Gone", "Kind", "Task"]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from service.phases import batch, compare, finetune, table
+from service.phases import batch, compare, finetune, look, table
 
 Phase = Callable[[Path, Mapping[str, Any], Callable[[], bool]], Iterator[dict[str, Any]]]
 PHASES: dict[tuple[str, str], Phase] = {
@@ -18,4 +18,8 @@ PHASES: dict[tuple[str, str], Phase] = {
     ("batch", "execute"): batch.execute,
     ("table", "plan"): table.plan,
     ("table", "execute"): table.execute,
+    ("check", "plan"): look.plan,
+    ("check", "execute"): look.check,
+    ("probe", "plan"): look.plan,
+    ("probe", "execute"): look.probe,
 }

@@ -140,13 +140,13 @@ def the_job(scope: Scope, id: str, lock: bool = False) -> Job:
     return job
 
 
-def report_response(request: Request, folder: Path) -> Response:
-    """report.html of a folder where `Accept` names HTML, else report.json."""
+def report_response(request: Request, folder: Path, name: str = "report") -> Response:
+    """The page of a folder where `Accept` names HTML, else its figures as JSON."""
     accept = request.headers.get("accept", "")
-    name, kind = ("report.html", "text/html") if "text/html" in accept else ("report.json", "application/json")
+    ending, kind = ("html", "text/html") if "text/html" in accept else ("json", "application/json")
     policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'none'; sandbox"
     headers = {"X-Content-Type-Options": "nosniff", "Content-Security-Policy": policy, "Vary": "Accept"}
-    return FileResponse(folder / name, media_type=kind, headers=headers)
+    return FileResponse(folder / f"{name}.{ending}", media_type=kind, headers=headers)
 
 
 def _of_job(

@@ -250,6 +250,25 @@ def test_models_are_compared_on_a_file(live: LiveService, model: str) -> None:
         assert http.get(f"/v1/comparisons/{made['id']}/report").json()["verdict"]["sentence"] == done["verdict"]
 
 
+def test_data_is_checked_and_layers_are_probed(live: LiveService, tmp_path: Path) -> None:
+    client = live.client()
+    doubled = chat_lines(60) + chat_lines(60)[: chat_lines(60).index(b"\n") + 1]
+    file = client.files.create(file=("train.jsonl", doubled), purpose="fine-tune").id
+    asked = {"model": "toy", "training_file": file, "training": {"epochs": 1}, "evaluation": {"bootstrap": 100}}
+    with live.http() as http:
+        for path, kind in (("/v1/data/check", "data.check"), ("/v1/probes", "probe")):
+            made = http.post(path, json=asked).json()
+            assert made["object"] == kind, made
+            done = wait(lambda id=made["id"]: (c := http.get(f"/v1/looks/{id}").json())["finished_at"] and c, 90)
+            assert done["status"] == "succeeded", done["error"]
+            figures = http.get(f"/v1/looks/{made['id']}/report").json()
+            assert figures["sentence"] == done["sentence"]
+            assert ("duplicates" if kind == "data.check" else "layers frozen") in done["sentence"]
+            page = http.get(f"/v1/looks/{made['id']}/report", headers={"Accept": "text/html"})
+            assert "sandbox" in page.headers["content-security-policy"]
+            assert "<h1>" in page.text
+
+
 @pytest.mark.parametrize(
     ("content", "code"),
     [

@@ -1,0 +1,48 @@
+"""Looks in a job: `pipelines.check` and `pipelines.hidden_layers.probe` on what a fine-tuning would be trained on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pipelines.config import RunConfig, parse_config
+from service.phases.files import plan_of, work_of
+from service.phases.finetune import CONFIG, plan
+
+__all__ = ["check", "plan", "probe"]
+
+
+def check(folder: Path, _: Mapping[str, Any], stop: Callable[[], bool]) -> Iterator[dict[str, Any]]:
+    """Check the data."""
+    from pipelines.check import check as run
+    from service.settings import default_store
+
+    if not (out := _out(folder)).is_dir():
+        yield from _passed_on(run(_config(folder), out, None, stop, default_store()))
+
+
+def probe(folder: Path, _: Mapping[str, Any], stop: Callable[[], bool]) -> Iterator[dict[str, Any]]:
+    """Probe the hidden layers, and try the depths that this suggests."""
+    from pipelines.hidden_layers.probe import probe as run
+    from service.settings import default_store
+
+    if not (out := _out(folder)).is_dir():
+        yield from _passed_on(run(_config(folder), out, True, stop, default_store()))
+
+
+def _out(folder: Path) -> Path:
+    """Where the look is; it appears there complete."""
+    return work_of(folder) / "run"
+
+
+def _config(folder: Path) -> RunConfig:
+    return parse_config(json.loads((plan_of(folder) / CONFIG).read_text(encoding="utf-8")))
+
+
+def _passed_on(events: Iterator[Any]) -> Iterator[dict[str, Any]]:
+    """Stages and steps; the figures themselves are in a file."""
+    from pipelines.records import Stage, Step
+
+    return (event.to_json() for event in events if isinstance(event, Stage | Step))

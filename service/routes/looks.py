@@ -1,0 +1,83 @@
+"""Looks: a data check, a probe of the hidden layers. Each is a job on what a fine-tuning would be trained on."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Request
+from starlette.responses import Response
+
+from service import jobs
+from service.auth import anyone, needs
+from service.context import Context, context_of
+from service.database import Scope
+from service.errors import ApiError, missing
+from service.job_request import job_request
+from service.keys import Caller
+from service.kinds.look import look_dir
+from service.objects import look_object
+from service.routes.jobs import report_response
+from service.schemas import CheckRequest, JobRequest
+from service.submit import submit
+from service.tables import Job
+
+router = APIRouter(prefix="/v1", tags=["looks"])
+Here = Annotated[Context, Depends(context_of)]
+Anyone = Annotated[Caller, Depends(anyone)]
+Submitter = Annotated[Caller, Depends(needs("jobs:write"))]
+KINDS: tuple[jobs.Kind, ...] = ("check", "probe")
+
+
+@router.post("/data/check")
+def check(body: CheckRequest, request: Request, context: Here, caller: Submitter) -> dict[str, Any]:
+    """Look for what is wrong with labelled data: duplicates, contradictions, label errors, personal data."""
+    return _submitted("check", body, request, context, caller)
+
+
+@router.post("/probes")
+def probe(body: JobRequest, request: Request, context: Here, caller: Submitter) -> dict[str, Any]:
+    """Probe every hidden layer, and advise how many to freeze. The body is that of a fine-tuning job."""
+    return _submitted("probe", body, request, context, caller)
+
+
+@router.get("/looks/{look_id}")
+def read(look_id: str, context: Here, caller: Anyone) -> dict[str, Any]:
+    """One data check or probe."""
+    return look_object(_the_look(context, caller, look_id))
+
+
+@router.post("/looks/{look_id}/cancel")
+def cancel(look_id: str, context: Here, caller: Submitter) -> dict[str, Any]:
+    """End it; nothing of it is published."""
+    with context.database.writing() as session:
+        job = jobs.get(Scope(session, caller.tenant_id), look_id, *KINDS, lock=True)
+        if job is None:
+            raise missing("look", look_id, "look_not_found")
+        jobs.cancel(session, job)
+    context.engine.stop(job.id)
+    return look_object(job)
+
+
+@router.get("/looks/{look_id}/report", response_class=Response)
+def report(look_id: str, request: Request, context: Here, caller: Anyone) -> Response:
+    """Its page where `Accept` asks for HTML, else its figures as JSON."""
+    job = _the_look(context, caller, look_id)
+    if job.status != "succeeded":
+        raise ApiError(404, f"There is no report yet: it is {job.status}", "report_not_found")
+    return report_response(request, look_dir(context.settings, job), job.kind)
+
+
+def _submitted(kind: jobs.Kind, body: JobRequest, request: Request, context: Context, caller: Caller) -> dict[str, Any]:
+    def make(scope: Scope) -> Job:
+        asked = job_request(scope, context.settings, body)
+        return jobs.create(scope, kind, asked, body.metadata or {}, body.priority or jobs.PRIORITY)
+
+    return look_object(submit(request, context, caller, body, make))
+
+
+def _the_look(context: Context, caller: Caller, id: str) -> Job:
+    with context.database.reading() as session:
+        job = jobs.get(Scope(session, caller.tenant_id), id, *KINDS)
+    if job is None:
+        raise missing("look", id, "look_not_found")
+    return job
