@@ -26,8 +26,9 @@ Reading order (each module may import those before it, never those after)::
     evaluate, learning_curve           all of it on the test part, once; would more labels help
     charts, card, report               SVG, model card, one HTML file
     check                              what is wrong with labelled data, before anything is trained
-    run, compare, demo                 the things a user does, each on one page
-    classify, export                   those with a finished run
+    hidden_layers                      what every layer knows; how many to freeze
+    run, compare, demo                 the things a user does, each on one page (hidden_layers.probe too)
+    classify, embed, export            those with a finished run
 
 Letters in shapes: N items, B batch, T tokens, D hidden width, C classes, L hidden layers, F features, R resamples.
 """
