@@ -107,7 +107,7 @@ def probe(
 
     loaded = load_config(config, set or [])
     with _loading():
-        from pipelines.hidden_layers.probe import probe as run
+        from pipelines.probe import probe as run
         from service.settings import default_store
 
     again = "the same command starts afresh"

@@ -1,4 +1,4 @@
-"""Looks in a job: `pipelines.check` and `pipelines.hidden_layers.probe` on what a fine-tuning would be trained on."""
+"""Looks in a job: `pipelines.check` and `pipelines.probe` on what a fine-tuning would be trained on."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def check(folder: Path, _: Mapping[str, Any], stop: Callable[[], bool]) -> Itera
 
 def probe(folder: Path, _: Mapping[str, Any], stop: Callable[[], bool]) -> Iterator[dict[str, Any]]:
     """Probe the hidden layers, and try the depths that this suggests."""
-    from pipelines.hidden_layers.probe import probe as run
+    from pipelines.probe import probe as run
     from service.settings import default_store
 
     if not (out := _out(folder)).is_dir():

@@ -77,7 +77,7 @@ def test_on_the_runs_own_data_the_report_is_the_same(first: Path, tmp_path: Path
     assert found.pop("provenance")["kind"] == "comparison"
     assert found.pop("data") == {"read": 60, "left_out_because_seen_by_a_model": 48, "test": 12}
     assert table(tmp_path / "out")["text"] == table(first)["text"]
-    assert set(own) - set(found) == {"data", "training", "provenance"}
+    assert set(own) - set(found) == {"data", "data_check", "hidden_layers", "training", "provenance"}
     assert found == {key: own[key] for key in found}
     assert events[-1] == Finished(tmp_path / "out", own["verdict"]["sentence"])
 

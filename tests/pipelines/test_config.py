@@ -201,7 +201,7 @@ def test_all_problems_at_once() -> None:
         "data.label: missing; it has no default",
         "data.lable: unknown key. Did you mean data.label?",
         "backbone.revision: String should match pattern '^[0-9a-f]{40}$'; found 'main'",
-        "backbone.freeze: expected none, all, or how many hidden layers to freeze (0 or more); found -1",
+        "backbone.freeze: expected auto, none, all, or how many hidden layers to freeze (0 or more); found -1",
         "training.epochs: Input should be greater than 0; found 0",
         "training.learning_rate: expected auto or a number above 0; found 'fast'",
         "trainning: unknown key. Did you mean training?",

@@ -76,6 +76,7 @@ def test_the_page_and_the_figures_are_written(tmp_path: Path, backbone: Path) ->
     train = written(tmp_path / "train.csv", [*ROWS, hostile, hostile])
     found = checked(config_of(train, backbone), out=tmp_path / "checked")
     saved = json.loads((tmp_path / "checked" / "check.json").read_text())
+    assert saved.pop("sentence").startswith("Problems: contradictions; notes: duplicates")
     assert saved == {"items": found.items, "checks": found.checks}
     page = (tmp_path / "checked" / "check.html").read_text()
     assert "<script>alert" not in page

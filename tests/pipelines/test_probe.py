@@ -11,7 +11,7 @@ import yaml
 
 from pipelines.config import parse_config
 from pipelines.errors import Interrupted, RunDirectoryError
-from pipelines.hidden_layers.probe import probe
+from pipelines.probe import probe
 from pipelines.records import Probed, Stage
 from pipelines.run import finetune
 from tests.runs import report, run, without_times
