@@ -22,6 +22,7 @@ Reading order (each module may import those before it, never those after)::
     verdict                            was it worth it
     calibration, operating_points      temperature; thresholds for a wanted precision or recall
     bulk                               parts of classify: sources, chunks, engines, cascade, ledger, drift
+    nearest                            the training items that a model sees an item most like
     slices, mistakes, curves, reading  where it fails, what to read, ROC, over- and underfitting
     evaluate, learning_curve           all of it on the test part, once; would more labels help
     charts, card, report               SVG, model card, one HTML file

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ def test_a_training_item_is_nearest_to_itself_and_others_follow_by_likeness(back
     found = nearest_items(backbone, ITEMS, TEXTS[:4], "fp32")
     assert [own[0]["id"] for own in found] == ["0", "1", "2", "3"]
     assert all(own[0]["similarity"] == pytest.approx(1, abs=1e-3) for own in found)
-    assert all(a["similarity"] >= b["similarity"] for own in found for a, b in zip(own, own[1:], strict=False))
+    assert all(a["similarity"] >= b["similarity"] for own in found for a, b in pairwise(own))
     assert [own[0]["label"] for own in found] == ["calm", "harsh", "calm", "harsh"]
 
 
