@@ -36,6 +36,7 @@ from pipelines.evaluate import FINE_TUNED, compare_systems
 from pipelines.keep_or_recompute import choose
 from pipelines.learning_curve import add_curve, tuned_points
 from pipelines.memory import PeakMemory
+from pipelines.mistakes import highlight
 from pipelines.predict import predict_logits
 from pipelines.provenance import provenance_of
 from pipelines.reading import training_reading
@@ -158,6 +159,7 @@ def _finetune(
         splits, systems, tuned.name, config.evaluation, config.training.seed, temperature, config.data.slices
     )
     add_curve(report, smaller, systems, splits, config.evaluation, config.training.seed, pretrained, precision, store)
+    highlight(report["mistakes"], splits.test, trunk.backbone)
     _write_report(config, report, splits, systems, run)
     run.finish()
     yield Finished(run.target, report["verdict"]["sentence"])
