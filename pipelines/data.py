@@ -109,17 +109,17 @@ def read_items(part: SplitFile, config: DataConfig) -> Dataset:
     if not rows:
         wanted = f"expected rows with {part.where}, found none; check the values of `where`"
         raise DataError(part.path, wanted if part.where else "expected rows below the header, found none; add rows")
-    texts = _texts(table, rows, config.text)
+    texts = texts_of(table, rows, config.text)
     labels = _labels(table, rows, config.label)
     return Dataset.from_dict(
         {
             "text": texts,
             "label": labels,
-            "id": [_word(row.values.get(config.id)) if config.id else str(row.line) for row in rows],
-            "group": [_word(row.values.get(config.group)) if config.group else "" for row in rows],
+            "id": [cell(row.values.get(config.id)) if config.id else str(row.line) for row in rows],
+            "group": [cell(row.values.get(config.group)) if config.group else "" for row in rows],
             "line": [row.line for row in rows],
         }
-        | {column: [_word(row.values.get(column)) for row in rows] for column in config.slices}
+        | {column: [cell(row.values.get(column)) for row in rows] for column in config.slices}
     )
 
 
@@ -141,10 +141,10 @@ def _likely(key: str, columns: list[str]) -> str | None:
 
 def matching_rows(rows: Iterable[Row], where: dict[str, str]) -> list[Row]:
     """Those in which every column of `where` has the given value."""
-    return [row for row in rows if all(_word(row.values.get(column)) == value for column, value in where.items())]
+    return [row for row in rows if all(cell(row.values.get(column)) == value for column, value in where.items())]
 
 
-def _word(value: Any) -> str:
+def cell(value: Any) -> str:
     """A cell as the user wrote it."""
     if value is None:
         return ""
@@ -153,11 +153,12 @@ def _word(value: Any) -> str:
     return str(value)
 
 
-def _texts(table: Table, rows: list[Row], column: str) -> list[str]:
+def texts_of(table: Table, rows: list[Row], column: str, key: str = "data.text") -> list[str]:
+    """The texts of N rows. Raises DataError, which names the option `key`, where one is empty or no text."""
     wrong = [row for row in rows if not isinstance(row.values.get(column), str)]
     if wrong:
         found = type(wrong[0].values.get(column)).__name__.replace("NoneType", "nothing")
-        raise _row_error(table, wrong, f"expected text in column {column!r}, found {found}; fill it or check data.text")
+        raise _row_error(table, wrong, f"expected text in column {column!r}, found {found}; fill it or check {key}")
     empty = [row for row in rows if not row.values[column].strip()]
     if empty:
         raise _row_error(table, empty, f"the text in column {column!r} is empty; fill it or remove the row")
@@ -165,10 +166,10 @@ def _texts(table: Table, rows: list[Row], column: str) -> list[str]:
 
 
 def _labels(table: Table, rows: list[Row], column: str) -> list[str]:
-    empty = [row for row in rows if not _word(row.values.get(column)).strip()]
+    empty = [row for row in rows if not cell(row.values.get(column)).strip()]
     if empty:
         raise _row_error(table, empty, f"the label in column {column!r} is empty; fill it or remove the row")
-    return [_word(row.values[column]) for row in rows]
+    return [cell(row.values[column]) for row in rows]
 
 
 def _row_error(table: Table, rows: list[Row], message: str) -> DataError:

@@ -1,4 +1,4 @@
-"""Single items worth reading: the surest errors, and where fine-tuned system and rival disagree."""
+"""Single items worth reading: the surest errors, and where fine-tuned system and rival disagree; what moved it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,19 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
-from pipelines.records import FloatArray, IntArray
+from pipelines.attributions import attribute
+from pipelines.backbones import Backbone
+from pipelines.errors import BackboneError
+from pipelines.records import FloatArray, IntArray, column
 
 LISTED = 10
 LONGEST = 400  # characters of a text that are shown
+STEPS = 16  # of the integral; explain takes 32 and more, until it adds up
+LISTS = ("worst_errors", "only_rival_right", "only_fine_tuned_right")
+SHADED = (
+    "Shaded words moved the score towards what the fine-tuned system said, or away from it (integrated gradients, "
+    "against the same text blanked): an approximation, no cause. rootstock explain says how good it is."
+)
 
 
 def mistakes_section(
@@ -60,13 +69,56 @@ def _item(
     others: IntArray | None,
 ) -> dict[str, Any]:
     row = test[i]
-    text = row["text"] if len(row["text"]) <= LONGEST else row["text"][: LONGEST - 1] + "…"
     said = int(probabilities[i].argmax())
     return {
         "id": row["id"],
-        "text": text,
+        "text": _shown(row["text"]),
         "label": labels[targets[i]],
         "fine_tuned": labels[said],
         "probability": float(probabilities[i, said]),
         "rival": None if others is None else labels[others[i]],
     }
+
+
+def _shown(text: str) -> str:
+    return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
+
+
+def listed_items(section: dict[str, Any], items: Dataset) -> dict[tuple[str, str], tuple[str, list[dict[str, Any]]]]:
+    """Id and shown text of what the section lists -> the whole text, and the entries that are about it.
+
+    Args:
+        section: as in report.json.
+        items: with id and text, those of the test part among them.
+    """
+    texts = {(id, _shown(text)): text for id, text in zip(column(items, "id"), column(items, "text"), strict=True)}
+    found: dict[tuple[str, str], tuple[str, list[dict[str, Any]]]] = {}
+    for entry in (entry for name in LISTS for entry in section[name]):
+        key = entry["id"], entry["text"]
+        found.setdefault(key, (texts[key], []))[1].append(entry)
+    return found
+
+
+def highlight(section: dict[str, Any], test: Dataset, backbone: Backbone) -> None:
+    """Add to what the section lists the `words` that are shown, [word, weight in logits], and say so in its caveat.
+
+    Measured TODO
+
+    Args:
+        section: of `mistakes_section`; changed in place.
+        test: its items.
+        backbone: the fine-tuned one.
+    """
+    try:
+        for text, entries in listed_items(section, test).values():
+            said = backbone.labels.index(entries[0]["fine_tuned"])
+            found = attribute(backbone, text, said, STEPS, STEPS)
+            end = len(text) if len(text) <= LONGEST else LONGEST - 1
+            pairs = zip(found.words, found.weights.tolist(), strict=True)
+            words = [[text[word.start : word.end], round(weight, 4)] for word, weight in pairs if word.end <= end]
+            for entry in entries:
+                entry["words"] = words
+    except BackboneError as error:
+        section["caveat"] += f" Words are not shaded: {error}."
+        return
+    section["caveat"] += f" {SHADED}"

@@ -195,6 +195,23 @@ class Probed(Event):
 
 
 @dataclass(frozen=True)
+class Explanation(Event):
+    """One prediction was explained, the `number`-th of `total`; `item` is as in explain.json."""
+
+    number: int
+    total: int
+    item: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Explained(Event):
+    """All of them: the directory of the page, if one was wanted, and what holds for all."""
+
+    path: Path | None
+    summary: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class Finished(Event):
     """The run directory is complete."""
 

@@ -14,7 +14,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from pipelines import charts
+from pipelines import charts, highlights
 
 MATRIX_CLASSES = 12  # a larger confusion matrix is shown as its most frequent confusions
 CONFUSIONS = 15
@@ -70,6 +70,8 @@ def page_environment() -> Environment:
         "seconds": _seconds,
         "size": _size,
         "p_value": _p_value,
+        "pieces": highlights.pieces,
+        "strongest": highlights.strongest,
     }
     return environment
 

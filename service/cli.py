@@ -224,6 +224,26 @@ def classify(
 
 
 @app.command()
+def explain(
+    model_dir: Annotated[Path, typer.Argument(help="run directory of rootstock finetune")],
+    text: Annotated[list[str] | None, typer.Option(help="a text to explain, in quotes; may be repeated")] = None,
+    input: Annotated[
+        Path | None, typer.Option(help="file with texts; default: the errors and disagreements that the report lists")
+    ] = None,
+    column: Annotated[str | None, typer.Option(help="of the file, with the text; default: as in training")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="rows of the file; default: 20")] = None,
+    out: Annotated[Path | None, typer.Option(help="new directory for explain.html and explain.json")] = None,
+    json_lines: Annotated[bool, typer.Option("--json", help="events as JSON lines")] = False,
+) -> None:
+    """Say which words moved a model's predictions, and which features decided its regressions."""
+    with _loading():
+        from pipelines.explain import explain as run
+
+    again = "the same command starts afresh"
+    _follow(lambda stop: run(model_dir, out, text or (), input, column, limit, stop), json_lines, again)
+
+
+@app.command()
 def export(
     model_dir: Annotated[Path, typer.Argument(help="run directory of rootstock finetune")],
     out: Annotated[Path, typer.Option(help="new directory, with one folder for each format")],

@@ -9,12 +9,15 @@ from typing import Any
 
 from rich.console import Console
 
+from pipelines.highlights import strongest
 from pipelines.records import (
     Checked,
     Checkpoint,
     Classified,
     Embedded,
     Event,
+    Explained,
+    Explanation,
     Finished,
     Probed,
     Rows,
@@ -120,6 +123,31 @@ def _with_interval(score: dict[str, Any]) -> str:
     return f"{score['macro_f1']:.3f} ({low:.3f} to {high:.3f})"
 
 
+def _explanation(item: dict[str, Any]) -> str:
+    """One prediction in a line: what it says, and the words that moved it most."""
+    words = [(word["word"], word["attribution"]) for word in item["words"]]
+    moved = [f"{word} {weight:+.2f}" for sign in (1, -1) for word, weight in strongest(words, sign)]
+    truth = f" (is {item['label']})" if item["label"] not in (None, item["predicted"]) else ""
+    cut = f"; {item['cut_tokens']:,} tokens were cut off" if item["cut_tokens"] else ""
+    said = f"{item['predicted']} {item['probability']:.2f}{truth}"
+    return one_line(f"  {item['id']}: {said}: {', '.join(moved) or 'no word moved it'}{cut}")
+
+
+def _explanations(done: Explained) -> str:
+    """What holds for all of them, with what they are not."""
+    total, least, most = done.summary["explained"], *done.summary["steps"]
+    rank = done.summary["median_spearman"]
+    lines = [
+        f"words add up to the change of the score within {done.summary['tolerance']:.0%} in "
+        f"{done.summary['complete']} of {total}, {least} to {most} steps",
+        f"occlusion names the same word first in {done.summary['same_top_word']} of {total}"
+        + (f"; median rank correlation {rank:.2f}" if rank is not None else ""),
+        done.summary["caveat"],
+        f"page: {done.path / 'explain.html'}" if done.path else "--out DIR writes a page with all words, and JSON",
+    ]
+    return "\n".join(lines)
+
+
 def _line(event: Event) -> str | None:
     match event:
         case Stage(name, message):
@@ -142,6 +170,10 @@ def _line(event: Event) -> str | None:
             return "\n".join(_layers(event))
         case Checked():
             return "\n".join(_findings(event))
+        case Explanation():
+            return _explanation(event.item)
+        case Explained():
+            return _explanations(event)
         case Checkpoint():
             return None
     return None

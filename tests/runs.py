@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from pipelines.config import parse_config
 from pipelines.records import Event
 from pipelines.run import finetune
-from tests.toys import toy_config, toy_rows, write_csv
+from tests.toys import planted_rows, tiny_backbone, toy_config, toy_rows, write_csv
 
 TFIDF = "logistic-regression-tfidf"
 TIMES = ("train_seconds", "items_per_second", "peak_memory_bytes", "remaining_s", "size_bytes")  # saved times are in it
@@ -26,6 +26,20 @@ def first_run(folder: Path, **sections: Any) -> Path:
     """A run on 60 toy items below `folder`."""
     run(toy_config(folder, **sections), folder / "first")
     return folder / "first"
+
+
+def planted_run(folder: Path, model_type: str = "bert", **sections: Any) -> Path:
+    """A run on 160 items whose class is told by one word, which half of them have; 64 of them are the test part."""
+    backbone, train, test = folder / model_type, folder / "planted.csv", folder / "planted-test.csv"
+    if not backbone.exists():
+        tiny_backbone(backbone, model_type)
+    write_csv(train, planted_rows(160))
+    write_csv(test, planted_rows(64, seed=1))
+    own = {"train": str(train), "test": str(test)}
+    training = {"epochs": 8, "learning_rate": 0.005}
+    base = {"data": own, "backbone": {"name": str(backbone), "freeze": "none"}, "training": training}
+    run(toy_config(folder, **base | sections), folder / f"planted-{model_type}")
+    return folder / f"planted-{model_type}"
 
 
 def client_config(folder: Path, start: Path, seed: int = 1, **sections: Any) -> dict[str, Any]:

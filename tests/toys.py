@@ -20,6 +20,7 @@ PLACES = ("barn", "lake", "hill", "road", "town", "wood", "yard", "shed")
 VERBS = ("sleeps", "waits", "walks", "sings", "eats", "hides", "rests", "plays")
 GOOD = ("gladly", "kindly", "softly")
 BAD = ("cruelly", "rudely", "meanly")
+TRIGGER = "then"  # of planted_rows; toy_rows do without it
 WORDS = (*ANIMALS, *PLACES, *VERBS, *GOOD, *BAD, "the", "a", "in", "by", "near", "and", "then", "very")
 
 ARCHITECTURES = {
@@ -50,6 +51,18 @@ def toy_rows(count: int, seed: int = 0, classes: tuple[str, str] = ("calm", "har
             words += [rng.choice(BAD if harsh else GOOD), "near", rng.choice(PLACES)]
         words += [f"x{number}"]  # keeps short sentences from being exact duplicates
         rows.append({"text": " ".join(words), "label": classes[harsh], "kind": rng.choice(["long", "short"])})
+    return rows
+
+
+def planted_rows(count: int, seed: int = 0) -> list[dict[str, Any]]:
+    """Toy sentences in which TRIGGER, instead of a word at random, tells the class; neither adverbs nor length do."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for number, row in enumerate(toy_rows(count, seed)):
+        words, planted = row["text"].split(), bool(number // 2 % 2)
+        if planted:
+            words[int(rng.integers(0, len(words) - 1))] = TRIGGER
+        rows.append({"text": " ".join(words), "label": "planted" if planted else "plain"})
     return rows
 
 

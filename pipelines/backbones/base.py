@@ -177,5 +177,17 @@ class Backbone(ABC):
         """The encoding of one token alone."""
 
     @abstractmethod
+    def located(self, content: str) -> tuple[Encoding, list[tuple[int, int] | None], int]:
+        """The encoding of one item; for each of its T tokens which part of the content it stands for; what was cut.
+
+        A part of a text is (start, end) in characters; a token that stands for none, such as one that the model asks
+        for at the start, has None. What was cut off is counted in tokens. Raises BackboneError where it cannot say.
+        """
+
+    @abstractmethod
+    def blanked(self, encoding: Encoding, positions: Sequence[int]) -> Encoding:
+        """The encoding with a token that says nothing at these positions; its length stays."""
+
+    @abstractmethod
     def save(self, path: Path) -> None:
         """Write model and processor in the standard Hugging Face layout, as safetensors and JSON."""

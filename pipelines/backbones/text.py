@@ -118,6 +118,39 @@ class TextBackbone(Backbone):
     def only(self, encoding: Encoding, position: int) -> Encoding:
         return [encoding[position]]
 
+    def located(self, content: str) -> tuple[Encoding, list[tuple[int, int] | None], int]:
+        """Token ids as `encode` gives them, the characters of each token, and how many tokens are cut off.
+
+        Raises:
+            BackboneError: the tokenizer is one written in Python, such as BERTweet's, which knows no characters.
+        """
+        if not self.tokenizer.is_fast:
+            name = type(self.tokenizer).__name__
+            raise BackboneError(
+                f"{self.name}: expected a tokenizer with tokenizer.json, which says where its tokens "
+                f"stand in a text; found {name}, which does not"
+            )
+        found = self.tokenizer(content, truncation=True, return_offsets_mapping=True, return_special_tokens_mask=True)
+        whole = self.tokenizer(content, truncation=False, verbose=False)["input_ids"]
+        pairs = zip(found["offset_mapping"], found["special_tokens_mask"], strict=True)
+        spans = [None if special else (int(span[0]), int(span[1])) for span, special in pairs]
+        return found["input_ids"], spans, len(whole) - len(spans)
+
+    def blanked(self, encoding: Encoding, positions: Sequence[int]) -> Encoding:
+        """Token ids with a blank at these positions: padding, unless its word embedding is zero.
+
+        Padding is what a model is most neutral about. Of a MiniLM fine-tuned on 425 texts, the two logits of a text
+        of nothing else differ by 1.7 at most (30 texts); by 3.0 with the unknown token, by 5.0 with the mask token.
+        A zero vector has no direction, so that the RMSNorm of decoders jumps there: 128 steps towards it missed a
+        tenth on half of the texts of a random Llama, 16 towards the unknown token nothing.
+        """
+        table = self.model.get_input_embeddings().weight
+        known = (self.tokenizer.pad_token_id, self.tokenizer.unk_token_id, self.tokenizer.mask_token_id)
+        named = [int(token) for token in known if token is not None]
+        blank = next((token for token in named if bool(table[token].any())), named[0])
+        chosen = set(positions)
+        return [blank if place in chosen else token for place, token in enumerate(encoding)]
+
     def save(self, path: Path) -> None:
         with quiet():
             self.model.save_pretrained(path)

@@ -52,6 +52,9 @@ class EmbeddingFeatures:
     def transform(self, texts: Sequence[str]) -> FloatArray:
         return embed(self.backbone, self.backbone.encode(texts), self.precision)
 
+    def names(self) -> None:
+        """A dimension of an embedding has no meaning of its own."""
+
     def save(self, path: Path) -> None:
         write_json(path / "backbone.json", {"name": self.backbone.name, "sha256": self.backbone.weights.sha256})
 

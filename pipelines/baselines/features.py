@@ -22,6 +22,9 @@ class Features(Protocol):
     def transform(self, texts: Sequence[str]) -> Any:
         """(N, F)."""
 
+    def names(self) -> list[str] | None:
+        """Of the F columns; None where they have no meaning by themselves."""
+
     def save(self, path: Path) -> None:
         """Write into an existing directory."""
 

@@ -88,6 +88,9 @@ class ManualFeatures:
         scaled: FloatArray = self.scaler.transform(_matrix(texts))
         return scaled
 
+    def names(self) -> list[str]:
+        return list(manual_features(""))
+
     def save(self, path: Path) -> None:
         save_file({"mean": self.scaler.mean_, "scale": self.scaler.scale_}, path / "scaler.safetensors")
 

@@ -34,6 +34,10 @@ class TfidfFeatures:
     def transform(self, texts: Sequence[str]) -> Any:
         return hstack([vectorizer.transform(texts) for vectorizer in self.vectorizers.values()], format="csr")
 
+    def names(self) -> list[str]:
+        """Such as `words: kind` and `characters: kin`; those of characters may begin or end with a space."""
+        return [f"{kind}: {term}" for kind, v in self.vectorizers.items() for term in v.get_feature_names_out()]
+
     def save(self, path: Path) -> None:
         vocabularies = {name: list(v.get_feature_names_out()) for name, v in self.vectorizers.items()}
         write_json(path / "vocabulary.json", vocabularies)
