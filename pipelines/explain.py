@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.activation_store import ActivationStore
 from pipelines.artifacts import refuse_existing, staged
 from pipelines.attributions import CAVEAT, GAP, METHOD, Attribution, attribute
 from pipelines.backbones import Backbone
@@ -16,11 +17,14 @@ from pipelines.baselines import load_baseline
 from pipelines.baselines.logistic import LogisticRegressionBaseline
 from pipelines.deciding_features import CAVEAT as FEATURES_CAVEAT
 from pipelines.deciding_features import NO_NAMES, Decision, deciding_features
+from pipelines.device import best_precision
 from pipelines.durable import publish, write_json
 from pipelines.errors import Interrupted
 from pipelines.explained_items import Item, items_of
 from pipelines.occlusion import drops, rank_agreement
+from pipelines.nearest import nearest_items
 from pipelines.records import CLIENT, Event, Explained, Explanation, FloatArray, Stage
+from pipelines.records import column as column_of
 from pipelines.report import page_environment
 from pipelines.saved_run import SavedRun
 
@@ -37,6 +41,7 @@ def explain(
     column: str | None = None,
     limit: int | None = None,
     stop: Callable[[], bool] = lambda: False,
+    store: ActivationStore | None = None,
 ) -> Iterator[Event]:
     """Say which words moved the model's predictions, and which features decided the run's regressions.
 
@@ -45,6 +50,7 @@ def explain(
         out: directory for explain.json and explain.html, which must not exist.
         texts, file, column, limit: what is explained, see `items_of`; by default what the run's report lists.
         stop: asked before every item.
+        store: of training items' states, among which the nearest are looked for.
 
     Yields:
         Events: an Explanation for every item, at last Explained.
@@ -62,12 +68,13 @@ def explain(
     decisions = _decisions(run, [item.text for item in items])
     yield Stage("model", f"what moved it on {len(items)} text{'s' * (len(items) > 1)}")
     backbone = run.model()
+    alike = _nearest(run, backbone, [item.text for item in items], store)
     explained: list[dict[str, Any]] = []
     for number, item in enumerate(items):
         if stop():
             raise Interrupted("stopped; nothing was kept")
         regressions = [_regression(run, name, own and own[number]) for name, own in decisions.items()]
-        explained.append(_explained(item, backbone) | {"regressions": regressions})
+        explained.append(_explained(item, backbone) | {"nearest": alike[number], "regressions": regressions})
         yield Explanation(number + 1, len(items), explained[-1])
     summary = _summary(run, explained)
     if out is not None:
@@ -81,6 +88,15 @@ def explain(
 
 
 # ---- the model
+
+
+def _nearest(
+    run: SavedRun, backbone: Backbone, texts: Sequence[str], store: ActivationStore | None
+) -> list[list[dict[str, Any]]]:
+    """For every text the items that the model was trained on and sees it most like."""
+    seen = run.seen()
+    trained = seen.select(np.flatnonzero(np.array(column_of(seen, "part")) == "train"))
+    return nearest_items(backbone, trained, texts, best_precision(), store)
 
 
 def _explained(item: Item, backbone: Backbone) -> dict[str, Any]:
@@ -158,12 +174,14 @@ def _regression(run: SavedRun, name: str, decision: Decision | None) -> dict[str
 def _summary(run: SavedRun, items: list[dict[str, Any]]) -> dict[str, Any]:
     """What holds for all: what was measured, how well it adds up, and what it is not."""
     ranks = [item["agreement"]["spearman"] for item in items if item["agreement"]["spearman"] is not None]
+    complete = sum(item["complete"] for item in items)
     return {
+        "sentence": f"Words add up to the change of the score within {GAP:.0%} in {complete} of {len(items)} texts",
         "model": run.path.name,
         "labels": list(run.labels),
         "method": METHOD,
         "tolerance": GAP,
-        "complete": sum(item["complete"] for item in items),
+        "complete": complete,
         "explained": len(items),
         "steps": [min(item["steps"] for item in items), max(item["steps"] for item in items)],
         "largest_gap": max(item["gap"] for item in items),

@@ -7,12 +7,16 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
+from pipelines.activation_store import ActivationStore
 from pipelines.attributions import attribute
 from pipelines.backbones import Backbone
+from pipelines.device import Precision
 from pipelines.errors import BackboneError
+from pipelines.nearest import nearest_items
 from pipelines.records import FloatArray, IntArray, column
 
 LISTED = 10
+COMPARED = 2_000  # training items that a report can spare time for
 LONGEST = 400  # characters of a text that are shown
 STEPS = 16  # of the integral; explain takes 32 and more, until it adds up
 LISTS = ("worst_errors", "only_rival_right", "only_fine_tuned_right")
@@ -97,6 +101,29 @@ def listed_items(section: dict[str, Any], items: Dataset) -> dict[tuple[str, str
         key = entry["id"], entry["text"]
         found.setdefault(key, (texts[key], []))[1].append(entry)
     return found
+
+
+def add_nearest(
+    section: dict[str, Any],
+    test: Dataset,
+    train: Dataset,
+    backbone: Backbone,
+    precision: Precision,
+    store: ActivationStore | None,
+) -> None:
+    """Add to what the section lists the `nearest` training items, as the fine-tuned model sees them.
+
+    Args:
+        section: of `mistakes_section`; changed in place.
+        train: the items that they are chosen from; of more than COMPARED the first.
+        store: of their states.
+    """
+    listed = listed_items(section, test)
+    some = train.select(range(min(COMPARED, len(train))))
+    found = nearest_items(backbone, some, [text for text, _ in listed], precision, store)
+    for (_, entries), own in zip(listed, found, strict=True):
+        for entry in entries.values():
+            entry["nearest"] = own
 
 
 def highlight(section: dict[str, Any], test: Dataset, backbone: Backbone) -> None:

@@ -40,7 +40,7 @@ from pipelines.hidden_layers.section import hidden_layers_section
 from pipelines.keep_or_recompute import choose
 from pipelines.learning_curve import add_curve, tuned_points
 from pipelines.memory import PeakMemory
-from pipelines.mistakes import highlight
+from pipelines.mistakes import add_nearest, highlight
 from pipelines.predict import predict_logits
 from pipelines.provenance import provenance_of
 from pipelines.reading import training_reading
@@ -177,6 +177,7 @@ def _finetune(
     report["hidden_layers"] = hidden_layers_section(config, splits, pretrained, trunk.backbone, precision, advice)
     add_curve(report, smaller, systems, splits, config.evaluation, config.training.seed, pretrained, precision, store)
     highlight(report["mistakes"], splits.test, trunk.backbone)
+    add_nearest(report["mistakes"], splits.test, splits.train, trunk.backbone, precision, store)
     _write_report(config, report, splits, systems, run)
     run.finish()
     yield Finished(run.target, report["verdict"]["sentence"])

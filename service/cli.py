@@ -238,9 +238,11 @@ def explain(
     """Say which words moved a model's predictions, and which features decided its regressions."""
     with _loading():
         from pipelines.explain import explain as run
+        from service.settings import default_store
 
     again = "the same command starts afresh"
-    _follow(lambda stop: run(model_dir, out, text or (), input, column, limit, stop), json_lines, again)
+    what = text or (), input, column, limit
+    _follow(lambda stop: run(model_dir, out, *what, stop, default_store()), json_lines, again)
 
 
 @app.command()

@@ -26,7 +26,7 @@ from service.errors import ApiError, invalid
 from service.ids import new_id
 from service.tables import Job, JobCheckpoint, JobEvent
 
-Kind = Literal["fine-tune", "compare", "batch", "table", "check", "probe"]
+Kind = Literal["fine-tune", "compare", "batch", "table", "check", "probe", "estimate", "explain"]
 PREFIXES: dict[Kind, str] = {
     "fine-tune": "ftjob-",
     "compare": "cmp_",
@@ -34,6 +34,8 @@ PREFIXES: dict[Kind, str] = {
     "table": "batch_",
     "check": "check_",
     "probe": "probe_",
+    "estimate": "estimate_",
+    "explain": "explain_",
 }
 ACTIVE = ("queued", "validating", "running", "publishing")  # a worker may take these
 FINAL = ("succeeded", "failed", "cancelled")

@@ -7,7 +7,7 @@ from typing import Any
 from service.tables import File, Job, JobCheckpoint, JobEvent, Key, Model
 
 JOB_STATUS = {"validating": "validating_files", "publishing": "running"}
-LOOKS = {"check": "data.check", "probe": "probe"}
+LOOKS = {"check": "data.check", "probe": "probe", "estimate": "estimate", "explain": "explanation"}
 BATCH_STATUS = {
     "queued": "validating",
     "running": "in_progress",
@@ -110,7 +110,7 @@ def comparison_object(job: Job) -> dict[str, Any]:
 
 
 def look_object(job: Job) -> dict[str, Any]:
-    """A data check or a probe."""
+    """A data check, probe, estimate or explanation."""
     result = job.result or {}
     return {
         "id": job.id,
@@ -119,7 +119,7 @@ def look_object(job: Job) -> dict[str, Any]:
         "finished_at": _seconds(job.finished_at),
         "status": JOB_STATUS.get(job.status, job.status),
         "model": job.request["model"],
-        "training_file": job.request["training_file"],
+        "training_file": job.request.get("training_file"),
         "report_file_id": result.get("report_file_id"),
         "sentence": result.get("sentence"),
         "error": job.error,

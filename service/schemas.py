@@ -99,6 +99,12 @@ class CheckRequest(JobRequest):
     model: Id = EMBEDDED_BACKBONE  # whose tokens are counted, and whose embeddings doubt labels
 
 
+class ExplainRequest(Body):
+    model: Id
+    input: Annotated[list[str], Field(max_length=20)] | str = []  # none: what the model's report lists
+    metadata: Metadata | None = None
+
+
 # ---- comparisons, batches, live classification
 
 

@@ -111,11 +111,27 @@ def jobs_probe(
     _look("/probes", config, data, as_json)
 
 
+@jobs.command("estimate")
+def jobs_estimate(
+    config: Annotated[Path, typer.Argument(help="YAML as of `rootstock finetune`")],
+    data: Annotated[Path | None, typer.Option(help="training file; default: data.train of the config")] = None,
+    as_json: Json = False,
+) -> None:
+    """Say what a job would take: time, memory, disk."""
+    _look("/estimates", config, data, as_json)
+
+
 def _look(path: str, config: Path, data: Path | None, as_json: bool) -> None:
-    """Submit a look, wait for its end, print its sentence or its figures."""
+    """A look at what a fine-tuning would be."""
     with calls.refusals():
         client = connect()
-        look = calls.post(client, path, _uploaded(client, config, data))
+        _looked(client, path, _uploaded(client, config, data), as_json)
+
+
+def _looked(client: Any, path: str, body: dict[str, Any], as_json: bool) -> None:
+    """Submit a look, wait for its end, print its sentence or its figures."""
+    with calls.refusals():
+        look = calls.post(client, path, body)
         showing.stderr.print(look["id"])
         look = calls.ended_look(client, look["id"])
         figures = calls.get(client, f"/looks/{look['id']}/report")
@@ -215,6 +231,17 @@ def batches_cancel(id: str) -> None:
 
 
 # ---- models
+
+
+@models.command("explain")
+def models_explain(
+    id: Annotated[str, typer.Argument(help="id or FAMILY@ALIAS")],
+    text: Annotated[list[str] | None, typer.Option(help="may be repeated; default: what the report lists")] = None,
+    as_json: Json = False,
+) -> None:
+    """Say which words moved a model's predictions."""
+    with calls.refusals():
+        _looked(connect(), "/explanations", {"model": id, "input": text or []}, as_json)
 
 
 @models.command("list")

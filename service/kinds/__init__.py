@@ -6,7 +6,7 @@ from service.kinds.base import Gone, Kind, Task
 from service.kinds.batch import Batch
 from service.kinds.compare import Compare
 from service.kinds.finetune import FineTune
-from service.kinds.look import Look
+from service.kinds.look import Explain, Look
 from service.kinds.table import Table
 
 KINDS: dict[str, Kind] = {
@@ -16,6 +16,8 @@ KINDS: dict[str, Kind] = {
     "table": Table(),
     "check": Look(),
     "probe": Look(),
+    "estimate": Look(),
+    "explain": Explain(),
 }
 
 __all__ = ["KINDS", "Gone", "Kind", "Task"]

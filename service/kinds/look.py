@@ -1,4 +1,4 @@
-"""Looks before and after training (data check, probe): the result is a page and its figures."""
+"""Looks before and after training (data check, probe, estimate, explanation): the result are figures, often a page."""
 
 from __future__ import annotations
 
@@ -37,6 +37,14 @@ class Look:
         file = add_file(Scope(session, job.tenant_id), Stored(**placed["file"]), name, "fine-tune-results")
         result = {"report_file_id": file.id, "sentence": placed["sentence"]}
         jobs.succeed(session, job, result, placed["sentence"])
+
+
+class Explain(Look):
+    """What moved a model on some texts, or on those that its report lists."""
+
+    def child_request(self, task: Task, phase: str) -> dict[str, Any]:
+        asked = task.job.request
+        return {"limits": task.limits, "model": str(task.model(asked["model_id"])), "texts": asked["texts"]}
 
 
 def look_dir(settings: ServiceSettings, job: Job) -> Path:

@@ -22,4 +22,8 @@ PHASES: dict[tuple[str, str], Phase] = {
     ("check", "execute"): look.check,
     ("probe", "plan"): look.plan,
     ("probe", "execute"): look.probe,
+    ("estimate", "plan"): look.plan,
+    ("estimate", "execute"): look.estimate,
+    ("explain", "plan"): look.plan_nothing,
+    ("explain", "execute"): look.explain,
 }

@@ -1,4 +1,4 @@
-"""Looks in a job: `pipelines.check` and `pipelines.probe` on what a fine-tuning would be trained on."""
+"""Looks in a job: a data check, a probe or an estimate of what a fine-tuning would be; an explanation of a model."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.config import RunConfig, parse_config
-from service.phases.files import plan_of, work_of
+from service.phases.files import plan_of, planning, work_of
 from service.phases.finetune import CONFIG, plan
 
-__all__ = ["check", "plan", "probe"]
+__all__ = ["check", "estimate", "explain", "plan", "plan_nothing", "probe"]
 
 
 def check(folder: Path, _: Mapping[str, Any], stop: Callable[[], bool]) -> Iterator[dict[str, Any]]:
@@ -30,6 +30,21 @@ def probe(folder: Path, _: Mapping[str, Any], stop: Callable[[], bool]) -> Itera
 
     if not (out := _out(folder)).is_dir():
         yield from _passed_on(run(_config(folder), out, True, stop, default_store()))
+
+
+def plan_nothing(folder: Path, _request: Mapping[str, Any], _: Callable[[], bool]) -> Iterator[dict[str, Any]]:
+    """A model and texts need no reading."""
+    with planning(folder):
+        yield {"event": "planned", "message": "nothing to read", "data": {}}
+
+
+def explain(folder: Path, request: Mapping[str, Any], stop: Callable[[], bool]) -> Iterator[dict[str, Any]]:
+    """Say which words moved a model."""
+    from pipelines.explain import explain as run
+    from service.settings import default_store
+
+    if not (out := _out(folder)).is_dir():
+        yield from _passed_on(run(Path(request["model"]), out, request["texts"], stop=stop, store=default_store()))
 
 
 def _out(folder: Path) -> Path:

@@ -142,8 +142,8 @@ def the_job(scope: Scope, id: str, lock: bool = False) -> Job:
 
 def report_response(request: Request, folder: Path, name: str = "report") -> Response:
     """The page of a folder where `Accept` names HTML, else its figures as JSON."""
-    accept = request.headers.get("accept", "")
-    ending, kind = ("html", "text/html") if "text/html" in accept else ("json", "application/json")
+    page = "text/html" in request.headers.get("accept", "") and (folder / f"{name}.html").is_file()
+    ending, kind = ("html", "text/html") if page else ("json", "application/json")
     policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'none'; sandbox"
     headers = {"X-Content-Type-Options": "nosniff", "Content-Security-Policy": policy, "Vary": "Accept"}
     return FileResponse(folder / f"{name}.{ending}", media_type=kind, headers=headers)

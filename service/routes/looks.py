@@ -1,4 +1,4 @@
-"""Looks: a data check, a probe of the hidden layers. Each is a job on what a fine-tuning would be trained on."""
+"""Looks, each a job: a data check, a probe or an estimate of what a fine-tuning would be; an explanation of a model."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from service import jobs
 from service.auth import anyone, needs
 from service.context import Context, context_of
 from service.database import Scope
-from service.errors import ApiError, missing
+from service.errors import ApiError, invalid, missing
 from service.job_request import job_request
 from service.keys import Caller
 from service.kinds.look import look_dir
+from service.models import the_model
 from service.objects import look_object
 from service.routes.jobs import report_response
-from service.schemas import CheckRequest, JobRequest
+from service.schemas import CheckRequest, ExplainRequest, JobRequest
 from service.submit import submit
 from service.tables import Job
 
@@ -25,7 +26,7 @@ router = APIRouter(prefix="/v1", tags=["looks"])
 Here = Annotated[Context, Depends(context_of)]
 Anyone = Annotated[Caller, Depends(anyone)]
 Submitter = Annotated[Caller, Depends(needs("jobs:write"))]
-KINDS: tuple[jobs.Kind, ...] = ("check", "probe")
+KINDS: tuple[jobs.Kind, ...] = ("check", "probe", "estimate", "explain")
 
 
 @router.post("/data/check")
@@ -40,9 +41,30 @@ def probe(body: JobRequest, request: Request, context: Here, caller: Submitter) 
     return _submitted("probe", body, request, context, caller)
 
 
+@router.post("/estimates")
+def estimate(body: JobRequest, request: Request, context: Here, caller: Submitter) -> dict[str, Any]:
+    """Say what a fine-tuning job would take: time, memory, disk. The body is that of the job."""
+    return _submitted("estimate", body, request, context, caller)
+
+
+@router.post("/explanations")
+def explain(body: ExplainRequest, request: Request, context: Here, caller: Submitter) -> dict[str, Any]:
+    """Say which words moved a model on some texts, or on the errors and disagreements that its report lists."""
+    texts = [body.input] if isinstance(body.input, str) else body.input
+    empty = next((number for number, text in enumerate(texts) if not text.strip()), None)
+    if empty is not None:
+        raise invalid("expected a text with words", f"input.{empty}")
+
+    def make(scope: Scope) -> Job:
+        asked = {"model": body.model, "model_id": the_model(scope, body.model).id, "texts": texts}
+        return jobs.create(scope, "explain", asked, body.metadata or {})
+
+    return look_object(submit(request, context, caller, body, make))
+
+
 @router.get("/looks/{look_id}")
 def read(look_id: str, context: Here, caller: Anyone) -> dict[str, Any]:
-    """One data check or probe."""
+    """One data check, probe, estimate or explanation."""
     return look_object(_the_look(context, caller, look_id))
 
 
