@@ -32,6 +32,32 @@ def probe(folder: Path, _: Mapping[str, Any], stop: Callable[[], bool]) -> Itera
         yield from _passed_on(run(_config(folder), out, True, stop, default_store()))
 
 
+def estimate(folder: Path, _: Mapping[str, Any], stop: Callable[[], bool]) -> Iterator[dict[str, Any]]:
+    """Say what the run would take."""
+    from pipelines.artifacts import staged
+    from pipelines.durable import publish, write_json
+    from pipelines.estimate import estimate as run
+    from pipelines.records import Estimated
+    from service.settings import default_store
+
+    if (out := _out(folder)).is_dir():
+        return
+    events = list(run(_config(folder), stop, default_store()))
+    yield from _passed_on(iter(events))
+    figures = next(event.figures for event in events if isinstance(event, Estimated))
+    with staged(out) as work:
+        write_json(work / "estimate.json", figures | {"sentence": _told(figures)})
+        publish(work, out, {"kind": "estimate"})
+
+
+def _told(figures: Mapping[str, Any]) -> str:
+    whole, memory = figures["whole_seconds"], figures["peak_memory_mib"]
+    return (
+        f"About {whole['value']:,.0f} s in all ({whole['low']:,.0f} to {whole['high']:,.0f}), "
+        f"{memory['value']:,.0f} MiB of memory while it trains"
+    )
+
+
 def plan_nothing(folder: Path, _request: Mapping[str, Any], _: Callable[[], bool]) -> Iterator[dict[str, Any]]:
     """A model and texts need no reading."""
     with planning(folder):
