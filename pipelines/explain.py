@@ -66,7 +66,7 @@ def explain(
     for number, item in enumerate(items):
         if stop():
             raise Interrupted("stopped; nothing was kept")
-        regressions = [_regression(run, name, own and own[number]) for name, own in decisions.items()]
+        regressions = [_regression(run, name, None if own is None else own[number]) for name, own in decisions.items()]
         explained.append(_explained(item, backbone) | {"regressions": regressions})
         yield Explanation(number + 1, len(items), explained[-1])
     summary = _summary(run, explained)

@@ -85,5 +85,3 @@ def test_agreement_is_that_of_ranks_and_none_where_there_are_no_ranks(
     first: list[float], second: list[float], agreement: float | None
 ) -> None:
     assert rank_agreement(np.array(first), np.array(second)) == pytest.approx(agreement)
-
-
