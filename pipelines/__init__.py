@@ -14,8 +14,9 @@ Reading order (each module may import those before it, never those after)::
     activation_store -> activations    hidden states on disk; of these items, computed once
     keep_or_recompute                  whether that is worth it here, measured
     encoded -> predict                 items as model inputs; logits in input order
+    words -> attributions -> occlusion which words moved a prediction; a second opinion
     checkpoint, dropout -> train       resumable state; cheaper masks; the one training loop, which yields events
-    baselines                          majority and three logistic regressions
+    baselines, deciding_features       majority and three logistic regressions; what decided these
     artifacts, saved_run               the run directory: complete or absent; read back
     provenance                         what a run comes from
     tune, score                        one fine-tuning; one trained system on validation and test
@@ -25,11 +26,12 @@ Reading order (each module may import those before it, never those after)::
     nearest                            the training items that a model sees an item most like
     slices, mistakes, curves, reading  where it fails, what to read, ROC, over- and underfitting
     evaluate, learning_curve           all of it on the test part, once; would more labels help
-    charts, card, report               SVG, model card, one HTML file
+    charts, highlights, card, report   SVG, shaded words, model card, one HTML file
     check                              what is wrong with labelled data, before anything is trained
     hidden_layers                      what every layer knows; how many to freeze
     run, compare, demo, probe          the things a user does, each on one page
-    classify, embed, export            those with a finished run
+    explained_items -> explain         those with a finished run: why it said what it said
+    classify, embed, export            many items; other runtimes
 
 Letters in shapes: N items, B batch, T tokens, D hidden width, C classes, L hidden layers, F features, R resamples.
 """

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.sparse import csr_array
+from sklearn.linear_model import LogisticRegression
 
 from pipelines.baselines.logistic import LogisticRegressionBaseline
+from pipelines.records import FloatArray
 
 NO_NAMES = "a dimension of an embedding has no meaning of its own, so none is named"
 CAVEAT = (
@@ -57,19 +59,24 @@ def deciding_features(baseline: LogisticRegressionBaseline, texts: Sequence[str]
         most: features of a text. None of a baseline whose features have no names.
     """
     probabilities = baseline.predict_probabilities(texts)
-    X, names = csr_array(baseline.features.transform(texts)), baseline.features.names()
-    model = baseline.model
+    X = csr_array(baseline.features.transform(texts))
+    names = baseline.features.names() or []
     decisions = []
     for number, target in enumerate(probabilities.argmax(axis=1).tolist()):
-        place = int(np.flatnonzero(model.classes_ == target)[0])
-        binary = len(model.coef_) == 1
-        sign, row = (2 * place - 1, 0) if binary else (1, place)
+        coefficients, intercept = _score_of(baseline.model, target)
         start, end = X.indptr[number : number + 2].tolist()
         columns, values = X.indices[start:end], X.data[start:end]
-        added = sign * model.coef_[row, columns] * values
-        strongest = np.argsort(-np.abs(added), kind="stable")[:most] if names else []
-        features = [Feature(names[columns[i]], float(values[i]), float(added[i])) for i in strongest if added[i]]
-        decisions.append(
-            Decision(target, float(probabilities[number, target]), float(sign * model.intercept_[row]), tuple(features))
-        )
+        added = coefficients[columns] * values
+        strongest = [i for i in np.argsort(-np.abs(added), kind="stable").tolist() if names and added[i]][:most]
+        features = tuple(Feature(names[columns[i]], float(values[i]), float(added[i])) for i in strongest)
+        decisions.append(Decision(target, float(probabilities[number, target]), intercept, features))
     return decisions
+
+
+def _score_of(model: LogisticRegression, target: int) -> tuple[FloatArray, float]:
+    """Coefficients (F,) and intercept of the score of one class; that of two is one score with two signs."""
+    place = model.classes_.tolist().index(target)
+    if len(model.coef_) > 1:
+        return model.coef_[place], float(model.intercept_[place])
+    sign = 1 if place else -1
+    return sign * model.coef_[0], float(sign * model.intercept_[0])

@@ -21,8 +21,8 @@ from pipelines.device import best_precision
 from pipelines.durable import publish, write_json
 from pipelines.errors import Interrupted
 from pipelines.explained_items import Item, items_of
-from pipelines.occlusion import drops, rank_agreement
 from pipelines.nearest import nearest_items
+from pipelines.occlusion import drops, rank_agreement
 from pipelines.records import CLIENT, Event, Explained, Explanation, FloatArray, Stage
 from pipelines.records import column as column_of
 from pipelines.report import page_environment
@@ -73,7 +73,7 @@ def explain(
     for number, item in enumerate(items):
         if stop():
             raise Interrupted("stopped; nothing was kept")
-        regressions = [_regression(run, name, own and own[number]) for name, own in decisions.items()]
+        regressions = [_regression(run, name, None if own is None else own[number]) for name, own in decisions.items()]
         explained.append(_explained(item, backbone) | {"nearest": alike[number], "regressions": regressions})
         yield Explanation(number + 1, len(items), explained[-1])
     summary = _summary(run, explained)

@@ -90,15 +90,14 @@ def _rows(run: SavedRun, file: Path, column: str, limit: int) -> list[Item]:
 
 def _listed(run: SavedRun) -> list[Item]:
     """What the report lists, whole: its own texts are cut. An item that is in several of its lists comes once."""
-    section = run.report["mistakes"]
     kept = pq.read_table(run.path / "predictions.parquet", columns=["id", "text"]).to_pydict()
-    reasons = {id(entry): WHY[name] for name in LISTS for entry in section[name]}
-    found = listed_items(section, Dataset.from_dict(kept))
-    if not found:
+    listed = listed_items(run.report["mistakes"], Dataset.from_dict(kept))
+    if not listed:
         raise RunDirectoryError(
             f"{run.path}: its report lists neither errors nor disagreements; name a file with --input, or give a --text"
         )
-    return [
-        Item(entries[0]["id"], ", ".join(reasons[id(entry)] for entry in entries), text, entries[0]["label"])
-        for text, entries in found.values()
-    ]
+    found = []
+    for text, entries in listed:
+        entry = next(iter(entries.values()))
+        found.append(Item(entry["id"], ", ".join(WHY[name] for name in entries), text, entry["label"]))
+    return found

@@ -31,14 +31,14 @@ class Piece:
 
 def pieces(text: str, words: Weighed) -> list[Piece]:
     """All of a text in pieces. A word that is not found behind the one before it is left out of the shading."""
-    most = max((abs(weight) for _, weight in words), default=0.0) or 1.0
+    most = max((abs(weight) for _, weight in words), default=0.0)
     found, shown, end = [], 0, 0
     for word, weight in words:
         start = text.find(word, end)
         if start < 0:
             continue
         end = start + len(word)
-        if abs(weight) >= FAINT * most:
+        if weight and abs(weight) >= FAINT * most:
             found += [Piece(text[shown:start], 0.0), Piece(word, weight / most)]
             shown = end
     return [piece for piece in (*found, Piece(text[shown:], 0.0)) if piece.text]

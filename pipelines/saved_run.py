@@ -13,9 +13,9 @@ from pipelines import durable
 from pipelines.artifacts import SEEN
 from pipelines.backbones import Backbone, load_saved_model, load_text_backbone
 from pipelines.baselines import Baseline, load_baseline
-from pipelines.config import load_config
+from pipelines.config import RunConfig, load_config
 from pipelines.device import Precision
-from pipelines.errors import RunDirectoryError
+from pipelines.errors import ConfigError, RunDirectoryError
 
 
 class SavedRun:
@@ -29,7 +29,7 @@ class SavedRun:
         labels: C classes in the model's order.
 
     Raises:
-        RunDirectoryError: not a complete, unchanged run directory of `rootstock finetune`.
+        RunDirectoryError: not a complete, unchanged run directory of `rootstock finetune`, or of another task.
     """
 
     def __init__(self, path: Path) -> None:
@@ -39,7 +39,7 @@ class SavedRun:
             raise RunDirectoryError(f"{path}: not a run directory of rootstock finetune")
         if not (path / SEEN).is_file():
             raise RunDirectoryError(f"{path}: {SEEN} is missing: the run is of an older version; run it again")
-        self.config = load_config(path / "config.yaml")
+        self.config = _config(path)
         self.report: dict[str, Any] = json.loads((path / "report.json").read_text(encoding="utf-8"))
         if not {"labels", "main", "systems", "calibration"} <= self.report.keys():
             raise RunDirectoryError(f"{path}: report.json is of an older version; run it again")
@@ -75,3 +75,11 @@ class SavedRun:
 
     def baseline(self, name: str, pretrained: Backbone, precision: Precision) -> Baseline:
         return load_baseline(self.path / "baselines" / name, pretrained, precision)
+
+
+def _config(path: Path) -> RunConfig:
+    try:
+        return load_config(path / "config.yaml")
+    except ConfigError as error:
+        problem = " ".join(str(error).split())
+        raise RunDirectoryError(f"{path}: not a run that this version can use: {problem}") from None

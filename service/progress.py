@@ -124,18 +124,27 @@ def _with_interval(score: dict[str, Any]) -> str:
 
 
 def _explanation(item: dict[str, Any]) -> str:
-    """One prediction in a line: what it says, and the words that moved it most."""
-    words = [(word["word"], word["attribution"]) for word in item["words"]]
-    moved = [f"{word} {weight:+.2f}" for sign in (1, -1) for word, weight in strongest(words, sign)]
+    """One prediction in a line: what it says, and the words that moved it most; below it what decided the rival."""
     truth = f" (is {item['label']})" if item["label"] not in (None, item["predicted"]) else ""
     cut = f"; {item['cut_tokens']:,} tokens were cut off" if item["cut_tokens"] else ""
-    said = f"{item['predicted']} {item['probability']:.2f}{truth}"
-    return one_line(f"  {item['id']}: {said}: {', '.join(moved) or 'no word moved it'}{cut}")
+    moved = _strongest([(word["word"], word["attribution"]) for word in item["words"]])
+    lines = [
+        f"  {item['id']}: {item['predicted']} {item['probability']:.2f}{truth}: {moved or 'no word moved it'}{cut}"
+    ]
+    for own in item["regressions"]:
+        if own["rival"] and own["features"]:
+            decided = _strongest([(feature["name"], feature["contribution"]) for feature in own["features"]])
+            lines.append(f"      {own['name']}: {own['predicted']} {own['probability']:.2f}: {decided}")
+    return "\n".join(map(one_line, lines))
+
+
+def _strongest(words: list[tuple[str, float]]) -> str:
+    return ", ".join(f"{word} {weight:+.2f}" for sign in (1, -1) for word, weight in strongest(words, sign))
 
 
 def _explanations(done: Explained) -> str:
     """What holds for all of them, with what they are not."""
-    total, least, most = done.summary["explained"], *done.summary["steps"]
+    total, (least, most) = done.summary["explained"], done.summary["steps"]
     rank = done.summary["median_spearman"]
     lines = [
         f"words add up to the change of the score within {done.summary['tolerance']:.0%} in "

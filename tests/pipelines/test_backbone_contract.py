@@ -251,3 +251,32 @@ def test_continuing_with_the_labels_in_another_order_is_refused(model_type: str,
     for labels in (("harsh", "calm"), ("new", "calm", "harsh"), ("calm",)):
         with pytest.raises(BackboneError, match=f"expected its labels calm, harsh first, found {', '.join(labels)}$"):
             continue_text_backbone(tmp_path / "model", "first", labels, 32, seed=0)
+
+
+def test_located_tokens_are_those_of_encode_and_stand_where_they_say(model_type: str, tmp_path: Path) -> None:
+    backbone = load(tmp_path, model_type)
+    text = "the owl  sings near " * 20
+    ids, spans, cut = backbone.located(text)
+    assert ids == backbone.encode([text])[0]
+    assert [place for place, span in enumerate(spans) if span is None] == [0, len(ids) - 1]
+    assert cut == len(backbone.tokenizer(text, truncation=False, verbose=False)["input_ids"]) - len(ids)
+    inside = [span for span in spans if span is not None]
+    assert inside == sorted(inside)
+    if model_type != "qwen2":  # whose tokenizer class does not fit the toy vocabulary
+        assert [text[start:end] for start, end in inside[:4]] == ["the", "owl", "sings", "near"]
+        assert (len(ids), cut) == (32, 50)
+
+
+def test_a_blank_is_one_token_with_an_embedding_and_changes_nothing_else(model_type: str, tmp_path: Path) -> None:
+    """The toy padding token has a zero vector, as a new embedding layer gives it."""
+    backbone = load(tmp_path, model_type)
+    ids = list(range(4, 12))
+    blanked = backbone.blanked(ids, [0, 3])
+    assert [place for place in range(8) if blanked[place] != ids[place]] == [0, 3]
+    table = backbone.model.get_input_embeddings().weight
+    assert blanked[0] == blanked[3]
+    if not table[backbone.tokenizer.pad_token_id].any():
+        assert blanked[0] == backbone.tokenizer.unk_token_id
+    with torch.no_grad():
+        table[backbone.tokenizer.pad_token_id] = 0.1
+    assert backbone.blanked(ids, [0])[0] == backbone.tokenizer.pad_token_id

@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from datasets import Dataset
 
-from pipelines.mistakes import LISTED, LONGEST, mistakes_section
+from pipelines.attributions import attribute
+from pipelines.backbones import Backbone, load_text_backbone
+from pipelines.backbones.text import TextBackbone
+from pipelines.config import BackboneConfig
+from pipelines.mistakes import (
+    LISTED,
+    LISTS,
+    LONGEST,
+    SHADED,
+    SHADING,
+    STEPS,
+    highlight,
+    listed_items,
+    mistakes_section,
+)
 from pipelines.records import FloatArray
 from tests.reports import one_hot
+from tests.toys import tiny_backbone
 
 LABELS = ("a", "b", "c")
 # Both right; only the first; neither, differently; only the second; neither, alike; only the first; only the second.
@@ -90,3 +107,83 @@ def test_long_texts_are_cut_and_say_so() -> None:
     test = Dataset.from_dict({"text": ["ä" * LONGEST, "ä" * (LONGEST + 1)], "id": ["whole", "cut"]})
     rows = mistakes_section(test, LABELS, np.zeros(2, dtype=int), one_hot([1, 1], 3), None)["worst_errors"]
     assert [row["text"] for row in rows] == ["ä" * LONGEST, "ä" * (LONGEST - 1) + "…"]
+
+
+# ---- what moved the model
+
+
+@pytest.fixture
+def backbone(tmp_path: Path) -> Backbone:
+    return load_text_backbone(BackboneConfig(name=str(tiny_backbone(tmp_path / "tiny"))), LABELS, 64, 0)
+
+
+def listed(text: str, count: int = 7) -> tuple[Dataset, dict[str, Any]]:
+    test = Dataset.from_dict({"text": [text] * count, "id": [f"id{i}" for i in range(count)]})
+    return test, mistakes_section(test, LABELS, TARGETS, surely(*FIRST), surely(*SECOND))
+
+
+def test_items_come_once_with_their_whole_text_and_their_entries() -> None:
+    text = "the cat " * 100
+    test, section = listed(text)
+    found = listed_items(section, test)
+    assert {whole for whole, _ in found} == {text}
+    assert [sorted({entry["id"] for entry in entries.values()}) for _, entries in found] == [
+        ["id6"], ["id4"], ["id2"], ["id3"], ["id5"], ["id1"],
+    ]  # fmt: skip
+    assert [list(entries) for _, entries in found][:2] == [["worst_errors", "only_rival_right"], ["worst_errors"]]
+
+
+def test_every_entry_gets_the_words_for_what_was_said_of_it(backbone: Backbone) -> None:
+    text = "the cat sleeps near the road"
+    test, section = listed(text)
+    caveat = section["caveat"]
+    highlight(section, test, backbone)
+    for entry in (entry for name in LISTS for entry in section[name]):
+        expected = attribute(backbone, text, LABELS.index(entry["fine_tuned"]), STEPS, STEPS)
+        assert [word for word, _ in entry["words"]] == text.split()
+        np.testing.assert_allclose([weight for _, weight in entry["words"]], expected.weights, atol=6e-5)
+    assert section["caveat"] == f"{caveat} {SHADING}"
+    assert "no cause" in SHADING
+    json.dumps(section, allow_nan=False)
+
+
+def test_only_the_first_of_each_list_are_shaded(backbone: Backbone) -> None:
+    test = Dataset.from_dict({"text": ["the cat"] * 30, "id": [f"id{i}" for i in range(30)]})
+    section = mistakes_section(test, LABELS, np.zeros(30, dtype=int), one_hot([1] * 30, 3), one_hot([0] * 30, 3))
+    highlight(section, test, backbone)
+    for name in ("worst_errors", "only_rival_right"):
+        assert ["words" in entry for entry in section[name]] == [True] * SHADED + [False] * (LISTED - SHADED)
+    assert f"In the first {SHADED}, " in section["caveat"]
+
+
+def test_the_same_model_gives_the_same_words(backbone: Backbone) -> None:
+    sections = []
+    for _ in range(2):
+        test, section = listed("the cat sleeps near the road")
+        highlight(section, test, backbone)
+        sections.append(json.dumps(section))
+    assert sections[0] == sections[1]
+
+
+def test_only_words_that_are_shown_whole_are_listed(backbone: Backbone) -> None:
+    text = "cat " * 99 + "sleeps near"  # the 399 characters that are shown end inside "sleeps"
+    backbone.limit(128)  # so that the model reads all of it
+    test, section = listed(text)
+    highlight(section, test, backbone)
+    assert [word for word, _ in section["worst_errors"][0]["words"]] == ["cat"] * 99
+
+
+def test_a_tokenizer_that_knows_no_characters_is_said(backbone: TextBackbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(backbone.tokenizer), "is_fast", False)
+    test, section = listed("the cat")
+    highlight(section, test, backbone)
+    assert "words" not in section["worst_errors"][0]
+    assert "Words are not shaded: " in section["caveat"]
+
+
+def test_without_errors_nothing_is_said_of_shading(backbone: Backbone) -> None:
+    test = Dataset.from_dict({"text": ["a"], "id": ["0"]})
+    section = mistakes_section(test, LABELS, np.array([0]), surely([0], [0.9]), surely([0], [0.9]))
+    caveat = section["caveat"]
+    highlight(section, test, backbone)
+    assert section["caveat"] == caveat

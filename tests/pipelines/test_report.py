@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from pipelines.mistakes import LISTS
 from pipelines.report import LONGEST, MATRIX_CLASSES, _p_value, _seconds, _size, render_html
 from tests.reports import AS_TRAINED, HOSTILE, SCALED, WORDS, report
 
@@ -321,6 +322,50 @@ def test_mistakes_are_listed_with_text_and_both_answers() -> None:
         f"{lost['fine_tuned']} {lost['probability']:.2f}",
         lost["label"],
     ]
+
+
+def shaded(words: tuple[str, ...]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """A report whose listed items have words, a fifth of them away from what was said; and these items."""
+    values = report(("a", "b"), words=words)
+    entries = [entry for name in LISTS for entry in values["mistakes"][name]]
+    for entry in entries:
+        parts = entry["text"].split()
+        entry["words"] = [[part, -0.5 if number % 5 == 1 else 2.0 - number] for number, part in enumerate(parts)]
+    return values, entries
+
+
+def test_words_that_moved_the_model_are_shaded_and_the_strongest_named() -> None:
+    values, entries = shaded(WORDS)
+    parsed = page(values)
+    assert {entry["text"] for entry in entries} == set(WORDS)
+    cell = next(cell for cell in parsed.cells if cell.startswith("the owl sleeps"))
+    assert cell.split() == ["the", "owl", "sleeps", "towards:", "the", "+2.00;", "away:", "owl", "-0.50"]
+    styles = {
+        (dict_["class"], dict_["style"])
+        for dict_ in (dict(row) for tag, row in parsed.outline if tag == "span")
+        if dict_.get("class") in ("towards", "away")
+    }
+    assert ("towards", "background-color: rgba(var(--heat), 0.45)") in styles
+    assert ("away", "background-color: rgba(var(--away), 0.113)") in styles
+    assert [text for element, text in parsed.texts if element == "span" and text == "owl"]
+
+
+def test_a_report_without_shaded_words_is_shown_without() -> None:
+    """An older one, or a comparison."""
+    assert not [row for tag, row in plain_page().outline if ("class", "towards") in row]
+
+
+def test_hostile_words_are_shaded_as_text() -> None:
+    """Against a page with the same words, in which nothing is an element."""
+    values, entries = shaded(WILD)
+    parsed = page(values)
+    check_inert(parsed)
+    allowed = re.compile(r"background-color: rgba\(var\(--(heat|away)\), 0\.\d+\)")
+    marked = [dict(row)["style"] for tag, row in parsed.outline if tag == "span" and "style" in dict(row)]
+    assert marked
+    assert all(allowed.fullmatch(style or "") for style in marked)
+    for entry in entries:
+        assert any(cell.startswith(entry["text"]) for cell in parsed.cells)
 
 
 def test_sentences_of_the_sections_are_on_the_page() -> None:

@@ -20,10 +20,12 @@ from sklearn.metrics import accuracy_score, f1_score
 
 from pipelines import durable
 from pipelines.activation_store import ActivationStore
+from pipelines.attributions import attribute
 from pipelines.backbones.text import load_saved_model
 from pipelines.config import RunConfig, parse_config
 from pipelines.errors import ConfigError, DataError, Interrupted, RunDirectoryError, StoreError
 from pipelines.keep_or_recompute import Choice
+from pipelines.mistakes import LISTS, SHADED, STEPS
 from pipelines.predict import predict_logits
 from pipelines.records import Event, Finished, FloatArray, Scored, Stage, Step, Validation
 from pipelines.run import finetune
@@ -99,6 +101,21 @@ def test_the_report_can_be_recomputed_from_the_predictions(finished: tuple[Path,
         np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-6)
         assert [report["labels"][i] for i in probabilities.argmax(axis=1)] == said
     assert set(table["kind"]) == {"long", "short"}
+
+
+def test_listed_items_of_the_report_have_the_words_that_moved_the_model(finished: tuple[Path, list[Event]]) -> None:
+    path, _ = finished
+    section = json.loads((path / "report.json").read_text(encoding="utf-8"))["mistakes"]
+    entries = [entry for name in LISTS for entry in section[name][:SHADED]]
+    assert entries
+    for entry in entries:
+        assert [word for word, _ in entry["words"]] == entry["text"].split()
+    assert "an approximation, no cause" in section["caveat"]
+    model = load_saved_model(path / "model")
+    entry = entries[0]
+    found = attribute(model, entry["text"], model.labels.index(entry["fine_tuned"]), STEPS, STEPS)
+    np.testing.assert_allclose([weight for _, weight in entry["words"]], found.weights, atol=1e-3)
+    assert "towards: <bdi>" in (path / "report.html").read_text(encoding="utf-8")
 
 
 def test_events_and_metrics_file_tell_the_same_story(finished: tuple[Path, list[Event]]) -> None:

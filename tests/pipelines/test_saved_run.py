@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -107,6 +108,19 @@ def test_a_run_of_an_older_version_is_refused(copy: Path) -> None:
     reseal(copy)
     with pytest.raises(RunDirectoryError, match=r"training_items\.parquet is missing: the run is of an older version"):
         SavedRun(copy)
+
+
+def test_a_run_of_another_task_is_refused_in_one_line(copy: Path) -> None:
+    config = (copy / "config.yaml").read_text(encoding="utf-8")
+    (copy / "config.yaml").write_text(config.replace("text-classification", "image-classification"), encoding="utf-8")
+    reseal(copy)
+    with pytest.raises(RunDirectoryError) as error:
+        SavedRun(copy)
+    assert re.search(
+        r"copy: not a run that this version can use: \S+ has a problem: task: Input should be 'text-classification'; "
+        r"found 'image-classification'$",
+        str(error.value),
+    )
 
 
 def test_the_report_is_not_touched_by_reading(first: Path) -> None:

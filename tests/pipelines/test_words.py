@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -64,7 +66,7 @@ def test_every_token_is_in_one_word_and_words_follow_each_other(text: str, lengt
     found = words_of(text, spans)
     positions = [position for word in found for position in word.positions]
     assert positions == list(range(len(spans)))
-    assert all(one.end <= two.start for one, two in zip(found, found[1:], strict=False))
+    assert all(one.end <= two.start for one, two in pairwise(found))
     assert all(text[word.start : word.end].strip() for word in found) or len(found) == 1
 
 

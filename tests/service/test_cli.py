@@ -219,3 +219,46 @@ def test_export_says_what_was_checked(tmp_path: Path, inside: Inside) -> None:
     code, _, err = inside("export", "first", "--out", "exported")
     assert (code, err.strip()) == (1, "error: exported: exists already; choose another --out or delete it")
     assert inside("export", "first", "--out", "x", "--format", "tflite")[0] == 2
+
+
+def test_explain_refuses_in_one_line_and_leaves_nothing(tmp_path: Path, inside: Inside) -> None:
+    first_run(tmp_path, baselines=["majority"])
+    for name, content in (("empty.csv", ""), ("rows.csv", "text\n"), ("columns.csv", "texts\nx\n"), ("x.pdf", "x")):
+        (tmp_path / name).write_text(content)
+    cases: list[tuple[list[str], int, str]] = [
+        (["nowhere"], 1, "nowhere: no such directory"),
+        (["tiny"], 1, "tiny: not a complete run directory (manifest.json is missing)"),
+        (["first", "--input", "empty.csv"], 1, "empty.csv: the file is empty; expected a first line"),
+        (["first", "--input", "rows.csv"], 1, "rows.csv: expected rows below the header, found none; add rows"),
+        (["first", "--input", "columns.csv"], 1, "no column 'text' (--column); columns found: texts. Did you mean"),
+        (["first", "--input", "x.pdf"], 1, "x.pdf: unknown format '.pdf'; expected .csv"),
+        (["first", "--input", "gone.csv"], 1, "gone.csv: no such file"),
+        (["first", "--text", ""], 2, "--text: expected a text, found nothing; put it in quotes"),
+        (["first", "--text", "a", "--input", "rows.csv"], 2, "expected --text or --input, found both"),
+        (["first", "--column", "text"], 2, "--column and --limit are about a file; name it with --input"),
+        (["first", "--text", "a", "--out", "first"], 1, "first: a complete run is here already"),
+    ]
+    before = sorted(tmp_path.rglob("*"))
+    for arguments, expected, message in cases:
+        code, out, err = inside("explain", *arguments, *([] if "--out" in arguments else ["--out", "out"]))
+        told = [line for line in err.strip().splitlines() if line]
+        assert (code, out) == (expected, ""), (arguments, err)
+        assert told[-1].startswith("error: "), err
+        assert message in told[-1]
+        assert set(told[:-1]) <= {f"model: checking {arguments[0]}"}
+        assert sorted(tmp_path.rglob("*")) == before
+    code, _, err = inside("explain", "first", "--limit", "0")
+    assert code == 2
+
+
+def test_explain_tells_programs_every_item(tmp_path: Path, inside: Inside) -> None:
+    first_run(tmp_path, baselines=["majority", TFIDF])
+    code, out, err = inside("explain", "first", "--text", "the owl sleeps", "--out", "explained", "--json")
+    assert (code, err) == (0, "")
+    events = [json.loads(line) for line in out.splitlines()]
+    assert [event["event"] for event in events][-2:] == ["explanation", "explained"]
+    item = events[-2]["item"]
+    assert [word["word"] for word in item["words"]] == ["the", "owl", "sleeps"]
+    saved = json.loads((tmp_path / "explained/explain.json").read_text(encoding="utf-8"))
+    assert saved["items"] == [item]
+    assert "not a cause" in saved["caveat"]

@@ -5,10 +5,23 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from pipelines.records import Checkpoint, Classified, Event, Finished, Rows, Scored, Stage, Step, Validation
+from pipelines.records import (
+    Checkpoint,
+    Classified,
+    Event,
+    Explained,
+    Explanation,
+    Finished,
+    Rows,
+    Scored,
+    Stage,
+    Step,
+    Validation,
+)
 from service.progress import _rate, _rows, print_json, show
 
 EVENTS: list[Event] = [
@@ -70,6 +83,54 @@ def test_a_finished_classification_says_what_a_reader_should_know(capsys: pytest
         "the regression answered 25.0% of the rows, which costs an estimated 0.12 points of macro-F1, at most 0.20 "
         "with 95% confidence",
         "warning, a: label shares differ",
+    ]
+
+
+def explanation(**changes: Any) -> Explanation:
+    words = [("the", -0.1), ("cat", 2.0), ("\x1b[31mred", 1.25), ("a", 0.5), ("b", 0.4), ("dog", -3.0)]
+    item = {
+        "id": "g7", "predicted": "calm", "label": "harsh", "probability": 0.912, "cut_tokens": 0,
+        "words": [{"word": word, "attribution": weight} for word, weight in words],
+        "regressions": [
+            {"name": "first", "rival": False, "predicted": "calm", "probability": 1.0, "features": [
+                {"name": "no", "contribution": 1.0},
+            ]},
+            {"name": "second", "rival": True, "predicted": "harsh", "probability": 0.6, "features": [
+                {"name": "words: cat", "contribution": -1.0}, {"name": "words: dog", "contribution": 2.0},
+            ]},
+        ],
+    }  # fmt: skip
+    return Explanation(1, 2, item | changes)
+
+
+def test_an_explanation_is_a_line_with_the_strongest_words_and_one_for_the_rival(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    show([explanation(), explanation(label="calm", words=[], regressions=[], cut_tokens=1200)])
+    assert [line for line in capsys.readouterr().err.splitlines() if line.strip()] == [
+        "  g7: calm 0.91 (is harsh): cat +2.00, [31mred +1.25, a +0.50, dog -3.00, the -0.10",
+        "      second: harsh 0.60: words: dog +2.00, words: cat -1.00",
+        "  g7: calm 0.91: no word moved it; 1,200 tokens were cut off",
+    ]
+
+
+def test_after_the_explanations_it_is_said_how_good_they_are_and_what_they_are_not(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    summary = {
+        "explained": 20, "complete": 19, "tolerance": 0.05, "steps": [32, 128], "same_top_word": 12,
+        "median_spearman": 0.614, "caveat": "Not a cause.",
+    }  # fmt: skip
+    show([Explained(Path("out"), summary), Explained(None, summary | {"median_spearman": None})])
+    assert [line for line in capsys.readouterr().err.splitlines() if line.strip()] == [
+        "words add up to the change of the score within 5% in 19 of 20, 32 to 128 steps",
+        "occlusion names the same word first in 12 of 20; median rank correlation 0.61",
+        "Not a cause.",
+        "page: out/explain.html",
+        "words add up to the change of the score within 5% in 19 of 20, 32 to 128 steps",
+        "occlusion names the same word first in 12 of 20",
+        "Not a cause.",
+        "--out DIR writes a page with all words, and JSON",
     ]
 
 

@@ -76,3 +76,7 @@ def test_saved_for_one_backbone_it_is_refused_with_another(backbones: list[Backb
     with pytest.raises(RunDirectoryError, match=r"come from .*tiny0 with sha256") as refused:
         second.load(tmp_path)
     assert all(backbone.weights.sha256 in str(refused.value) for backbone in backbones)
+
+
+def test_dimensions_have_no_names(backbones: list[Backbone]) -> None:
+    assert EmbeddingFeatures(backbones[0], "fp32", None).names() is None  # type: ignore[func-returns-value]

@@ -131,3 +131,9 @@ for name in {names}:
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.split()) == 3
     assert list(tmp_path.iterdir()) == []  # nothing was downloaded
+
+
+def test_columns_have_the_names_of_the_features() -> None:
+    features = ManualFeatures()
+    assert features.names() == list(manual_features("Hello"))
+    assert len(features.names()) == features.fit_transform(["a", "b c"]).shape[1]

@@ -82,3 +82,17 @@ def test_saved_and_loaded_it_gives_equal_features_without_pickle(tmp_path: Path)
     assert difference.nnz == 0
     assert saved.transform(new).nnz > 10
     assert {path.name for path in tmp_path.iterdir()} == {"vocabulary.json", "idf.safetensors"}
+
+
+def test_every_column_has_the_name_of_its_term_after_loading_too(tmp_path: Path) -> None:
+    features = fitted(TEXTS)
+    names = features.names()
+    X = features.transform(["cat"]).tocsr()
+    assert {names[column] for column in X.indices} == {
+        "words: cat", "characters: ca", "characters: at", "characters:  c", "characters: t ", "characters: cat",
+        "characters:  ca", "characters: at ", "characters:  cat", "characters: cat ", "characters:  cat ",
+    }  # fmt: skip
+    features.save(tmp_path)
+    loaded = TfidfFeatures()
+    loaded.load(tmp_path)
+    assert loaded.names() == names
