@@ -27,6 +27,7 @@ Reading order (each module may import those before it, never those after)::
     charts, card, report               SVG, model card, one HTML file
     check                              what is wrong with labelled data, before anything is trained
     run, compare, demo                 the things a user does, each on one page
+    estimate                           what a run would take, from a small one that is really run
     classify, export                   those with a finished run
 
 Letters in shapes: N items, B batch, T tokens, D hidden width, C classes, L hidden layers, F features, R resamples.

@@ -91,7 +91,7 @@ def finetune(
 
     run = RunDirectory(out)
     accelerator = start_accelerator(precision, config.training.trackers, run.partial)
-    config = _resolved(config, trunk, precision, accelerator, out)
+    config = resolved(config, trunk, precision, accelerator, out)
     provenance = provenance_of(config, splits, trunk.backbone, start, precision)
     if accelerator.is_main_process:
         run.open(config, provenance, resume)
@@ -102,7 +102,7 @@ def finetune(
             choice = choose(config.backbone.cache, trunk, texts, precision, store, passes, accelerator, run.remember)
             yield Stage("store", choice.sentence)
             store = store if choice.keep else None
-        yield from _finetune(config, splits, trunk, start, precision, provenance, accelerator, run, stop, store)
+        yield from carry_out(config, splits, trunk, start, precision, provenance, accelerator, run, stop, store)
     except (Interrupted, GeneratorExit):
         run.close()
         raise
@@ -112,7 +112,7 @@ def finetune(
         raise
 
 
-def _finetune(
+def carry_out(
     config: RunConfig,
     splits: Splits,
     trunk: Trunk,
@@ -124,7 +124,16 @@ def _finetune(
     stop: Callable[[], bool],
     store: ActivationStore | None,
 ) -> Iterator[Event]:
-    """The part of a run that owns its directory."""
+    """The part of a run that owns its directory, from training to the report. `estimate` carries out a small one.
+
+    Args:
+        config: resolved.
+        splits: items of the three parts.
+        trunk: trained in place.
+        start, provenance: where the run comes from.
+        run: open.
+        store: as in `finetune`, once it is chosen.
+    """
     yield Stage("train", _what_is_trained(trunk))
     accelerator.init_trackers("tensorboard")
     checkpoints = run.partial / CHECKPOINTS
@@ -193,7 +202,7 @@ def read_splits(config: RunConfig, start: SavedRun | None) -> Splits:
     return splits
 
 
-def _resolved(config: RunConfig, trunk: Trunk, precision: Precision, accelerator: Accelerator, out: Path) -> RunConfig:
+def resolved(config: RunConfig, trunk: Trunk, precision: Precision, accelerator: Accelerator, out: Path) -> RunConfig:
     """The config with every `auto` replaced by what was chosen, as it is written beside the result."""
     rate = config.training.learning_rate
     if rate == "auto":
@@ -207,9 +216,8 @@ def _resolved(config: RunConfig, trunk: Trunk, precision: Precision, accelerator
 
 
 def _what_is_trained(trunk: Trunk) -> str:
-    parameters = list(trunk.backbone.model.parameters())
-    trained = sum(p.numel() for p in parameters if p.requires_grad)
-    return f"training {trained:,} of {sum(p.numel() for p in parameters):,} parameters; {_freeze_sentence(trunk)}"
+    trained, total = trunk.parameters
+    return f"training {trained:,} of {total:,} parameters; {_freeze_sentence(trunk)}"
 
 
 def _freeze_sentence(trunk: Trunk) -> str:
