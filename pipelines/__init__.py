@@ -30,6 +30,7 @@ Reading order (each module may import those before it, never those after)::
     check                              what is wrong with labelled data, before anything is trained
     hidden_layers                      what every layer knows; how many to freeze
     run, compare, demo, probe          the things a user does, each on one page
+    estimate                           what a run would take, from a small one that is really run
     explained_items -> explain         those with a finished run: why it said what it said
     classify, embed, export            many items; other runtimes
 

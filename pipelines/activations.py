@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -56,6 +56,32 @@ class Kept:
 def content_key(lower: LowerLayers, encoding: Encoding) -> bytes:
     """What an item is found by: a digest of its content, whatever its text, place or data set."""
     return hashlib.blake2b(lower.backbone.content(encoding), digest_size=KEY_BYTES).digest()
+
+
+def lacking(lower: LowerLayers, encodings: Sequence[Encoding], store: ActivationStore) -> list[Encoding]:
+    """Those of N items, each content once, whose states are not kept yet."""
+    own = {content_key(lower, encoding): encoding for encoding in encodings}
+    states = store.read(lower.fingerprint, own)
+    return [encoding for key, encoding in own.items() if key not in states]
+
+
+def filling_work(
+    lower: LowerLayers, encodings: Sequence[Encoding], store: ActivationStore | None, begun: int = 0
+) -> float:
+    """What `kept` would compute for N items, in tokens through all layers; padding and filling up included.
+
+    Args:
+        store: what it has, at this depth or below, is not computed again; None: an empty one.
+        begun: a depth at which all states will be there.
+    """
+    missing = {content_key(lower, encoding): encoding for encoding in encodings}
+    depths = dict.fromkeys(missing, begun)
+    if store is not None:
+        missing = {content_key(lower, encoding): encoding for encoding in lacking(lower, encodings, store)}
+        found = _depths(missing, _lower_states(lower, missing, store))
+        depths = {key: max(begun, depth) for key, depth in found.items()}
+    batches = _batches(lower, missing, depths)
+    return sum(len(batch.keys) * batch.tokens * (1 - batch.depth / lower.depth) for batch in batches)
 
 
 def kept(
@@ -125,7 +151,7 @@ def _fill(
 ) -> Generator[Event, None, tuple[str | None, bool]]:
     """Compute and write this process's share. Returns what went wrong with the store, if anything; and if stopped."""
     below = _lower_states(lower, missing, store)
-    begun = {key: next((depth for depth, states in below.items() if key in states), 0) for key in missing}
+    begun = _depths(missing, below)
     if world > 1:  # all must cut the same batches
         found = gather_object([begun])
         begun = {key: depth if all(own[key] == depth for own in found) else 0 for key, depth in begun.items()}
@@ -164,6 +190,11 @@ def _lower_states(lower: LowerLayers, missing: dict[bytes, Encoding], store: Act
         found[depth] = store.read(lower.fingerprint_at(depth), wanted)
         wanted = {key for key in wanted if key not in found[depth]}
     return found
+
+
+def _depths(missing: Iterable[bytes], below: dict[int, States]) -> dict[bytes, int]:
+    """At which depth below the states of every item are there; 0: nowhere."""
+    return {key: next((depth for depth, states in below.items() if key in states), 0) for key in missing}
 
 
 def _kept_rows(lower: LowerLayers, encoding: Encoding, states: torch.Tensor) -> torch.Tensor:

@@ -9,6 +9,7 @@
     ├── RunDirectoryError     a run directory that exists, is incomplete, in use or changed
     ├── TrainingError         the optimisation itself failed: a loss that is not a number
     ├── StoreError            hidden states cannot be kept: disk full, read-only; a run goes on without
+    ├── BudgetError           no settings were found that fit into the memory or time that is given
     └── Interrupted           stopped on request; a checkpoint was kept
 """
 
@@ -65,6 +66,10 @@ class TrainingError(RootstockError):
 
 class StoreError(RootstockError):
     """Hidden states cannot be kept. A run goes on without the store and says so."""
+
+
+class BudgetError(RootstockError):
+    """No settings were found that fit a budget; the message says what the cheapest needs."""
 
 
 class Interrupted(RootstockError):

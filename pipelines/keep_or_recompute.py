@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
 from pipelines.activation_store import ActivationStore
-from pipelines.activations import content_key
+from pipelines.activations import lacking
 from pipelines.backbones.base import Encoding
 from pipelines.batches import padded_length
 from pipelines.device import Precision
@@ -74,8 +74,7 @@ def measured(lower: LowerLayers, encodings: Sequence[Encoding], store: Activatio
     lengths = [lower.backbone.length(encoding) for encoding in encodings]
     rows = sum(lengths) if lower.kind == "tokens" else len(lengths)
     size = 2 * lower.width * rows
-    keys = {content_key(lower, encoding) for encoding in encodings}
-    if len(store.read(lower.fingerprint, keys)) == len(keys):
+    if not lacking(lower, encodings, store):
         return Choice(True, "they are there already")
     trouble = store.refuse(size)
     if trouble:

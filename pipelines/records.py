@@ -212,6 +212,14 @@ class Explained(Event):
 
 
 @dataclass(frozen=True)
+class Estimated(Event):
+    """What a run would take, as JSON: see `estimate`. `changes` are config keys with other values, `KEY=VALUE`."""
+
+    changes: tuple[str, ...]
+    figures: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class Finished(Event):
     """The run directory is complete."""
 

@@ -96,7 +96,7 @@ def finetune(
 
     run = RunDirectory(out)
     accelerator = start_accelerator(precision, config.training.trackers, run.partial)
-    config = _resolved(config, trunk, precision, accelerator, out)
+    config = resolved(config, trunk, precision, accelerator, out)
     provenance = provenance_of(config, splits, trunk.backbone, start, precision)
     if accelerator.is_main_process:
         run.open(config, provenance, resume)
@@ -107,7 +107,7 @@ def finetune(
             advice = yield from _advice(config, splits, trunk, start, precision, accelerator, run, stop, store)
             config = _with_depth(config, advice["depth"])
             trunk = prepare(config, splits.labels, start)
-            config = _resolved(config, trunk, precision, accelerator, out)
+            config = resolved(config, trunk, precision, accelerator, out)
             if accelerator.is_main_process:
                 run.settle(config)
         if store is not None:
@@ -115,7 +115,8 @@ def finetune(
             choice = choose(config.backbone.cache, trunk, texts, precision, store, passes, accelerator, run.remember)
             yield Stage("store", choice.sentence)
             store = store if choice.keep else None
-        yield from _finetune(config, splits, trunk, start, precision, provenance, accelerator, run, stop, store, advice)
+        parts = splits, trunk, start, precision, provenance, accelerator, run, stop, store, advice
+        yield from carry_out(config, *parts)
     except (Interrupted, GeneratorExit):
         run.close()
         raise
@@ -125,7 +126,7 @@ def finetune(
         raise
 
 
-def _finetune(
+def carry_out(
     config: RunConfig,
     splits: Splits,
     trunk: Trunk,
@@ -138,7 +139,16 @@ def _finetune(
     store: ActivationStore | None,
     advice: dict[str, Any] | None,
 ) -> Iterator[Event]:
-    """The part of a run that owns its directory."""
+    """The part of a run that owns its directory, from training to the report. `estimate` carries out a small one.
+
+    Args:
+        config: resolved.
+        splits: items of the three parts.
+        trunk: trained in place.
+        start, provenance: where the run comes from.
+        run: open.
+        store: as in `finetune`, once it is chosen.
+    """
     yield Stage("train", _what_is_trained(trunk))
     accelerator.init_trackers("tensorboard")
     checkpoints = run.partial / CHECKPOINTS
@@ -213,7 +223,7 @@ def read_splits(config: RunConfig, start: SavedRun | None) -> Splits:
     return splits
 
 
-def _resolved(config: RunConfig, trunk: Trunk, precision: Precision, accelerator: Accelerator, out: Path) -> RunConfig:
+def resolved(config: RunConfig, trunk: Trunk, precision: Precision, accelerator: Accelerator, out: Path) -> RunConfig:
     """The config with every `auto` replaced by what was chosen, as it is written beside the result."""
     depth, rate = freeze_depth(config), config.training.learning_rate
     if rate == "auto" and depth != "auto":  # the rate follows the depth, which is chosen later
@@ -258,9 +268,8 @@ def _with_depth(config: RunConfig, depth: int) -> RunConfig:
 
 
 def _what_is_trained(trunk: Trunk) -> str:
-    parameters = list(trunk.backbone.model.parameters())
-    trained = sum(p.numel() for p in parameters if p.requires_grad)
-    return f"training {trained:,} of {sum(p.numel() for p in parameters):,} parameters; {_freeze_sentence(trunk)}"
+    trained, total = trunk.parameters
+    return f"training {trained:,} of {total:,} parameters; {_freeze_sentence(trunk)}"
 
 
 def _freeze_sentence(trunk: Trunk) -> str:

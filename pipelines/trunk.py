@@ -53,6 +53,12 @@ class Trunk:
         """Frozen hidden layers over all hidden layers, 0 to 1."""
         return (self.depth or 0) / self.backbone.depth
 
+    @property
+    def parameters(self) -> tuple[int, int]:
+        """How many parameters are trained, and how many there are, LoRA and head included."""
+        parameters = list(self.backbone.model.parameters())
+        return sum(p.numel() for p in parameters if p.requires_grad), sum(p.numel() for p in parameters)
+
     def train(self) -> None:
         """Put the model into training mode, the trunk into eval mode. Use this instead of `model.train()`."""
         model = self.backbone.model

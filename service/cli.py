@@ -135,6 +135,43 @@ def embed(
 
 
 @app.command()
+def estimate(
+    config: Annotated[Path, typer.Argument(help="YAML file; configs/ holds examples")],
+    set: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override a config key")] = None,
+    fit: Annotated[bool, typer.Option("--fit", help="propose settings that fit --memory, --time or both")] = False,
+    memory: Annotated[
+        float | None, typer.Option(metavar="MIB", help="with --fit: what the process may hold while it trains")
+    ] = None,
+    time: Annotated[
+        str | None, typer.Option(metavar="30m", help="with --fit: for the whole run; s, m or h behind the number")
+    ] = None,
+    json_lines: Annotated[bool, typer.Option("--json", help="events as JSON lines")] = False,
+) -> None:
+    """Say what a run would take before it is run: parameters, time, memory, disk, each with its error.
+
+    A small run is measured on this machine, on some of the items, and thrown away.
+    """
+    from pipelines.config import load_config
+
+    loaded = load_config(config, set or [])
+    if not fit and (memory, time) != (None, None):
+        raise ConfigError("--memory and --time belong to --fit; add it")
+    with _loading():
+        from pipelines.estimate import budget_of
+        from pipelines.estimate import estimate as run
+        from pipelines.estimate import fit as run_fit
+        from service.settings import default_store
+
+    budget, store = budget_of(memory, time) if fit else None, default_store()
+    again = "the same command starts afresh"
+    _follow(
+        lambda stop: run(loaded, stop, store) if budget is None else run_fit(loaded, budget, stop, store),
+        json_lines,
+        again,
+    )
+
+
+@app.command()
 def compare(
     model_dirs: Annotated[list[Path], typer.Argument(help="run directories; the verdict is about the first")],
     data: Annotated[Path, typer.Option(help="labelled file with the columns of the first run's data")],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from pipelines.records import (
     Checkpoint,
     Classified,
     Embedded,
+    Estimated,
     Event,
     Explained,
     Explanation,
@@ -157,6 +158,40 @@ def _explanations(done: Explained) -> str:
     return "\n".join(lines)
 
 
+def _estimate(found: Estimated) -> list[str]:
+    """The figures as a list with aligned values, and what their intervals cover."""
+    figures = found.figures
+    parameters, disk = figures["parameters"], figures["disk_mib"]
+    rows = {
+        "parameters trained": f"{parameters['trained']:,} of {parameters['total']:,}",
+        "optimizer steps": f"{figures['steps']:,}",
+        "training": _between(figures["train_seconds"], _duration),
+        "whole run": _between(figures["whole_seconds"], _duration),
+        "memory": _between(figures["peak_memory_mib"], _mib),
+        "disk, run directory": _mib(disk["run"]["value"]),
+        "disk, while it runs": _mib(disk["while_running"]["value"]),
+        "disk, hidden states": _mib(disk["store"]["value"]),
+    }
+    settings = [f"fits with {' '.join(f'--set {change}' for change in found.changes)}"] if found.changes else []
+    return [*settings, *(f"  {name:<20} {value}" for name, value in rows.items()), *figures["errors"]]
+
+
+def _between(figure: dict[str, float], shown: Callable[[float], str]) -> str:
+    return f"{shown(figure['value'])} ({shown(figure['low'])} to {shown(figure['high'])})"
+
+
+def _mib(mib: float) -> str:
+    return f"{mib:,.0f} MiB" if mib >= 10 else f"{mib:.1f} MiB"
+
+
+def _duration(seconds: float) -> str:
+    """`42 s`, `3:05 min`, `2:10 h`."""
+    if round(seconds) < 60:
+        return f"{seconds:.0f} s"
+    whole, unit = (round(seconds), "min") if round(seconds) < 3600 else (round(seconds / 60), "h")
+    return f"{whole // 60}:{whole % 60:02d} {unit}"
+
+
 def _line(event: Event) -> str | None:
     match event:
         case Stage(name, message):
@@ -183,6 +218,8 @@ def _line(event: Event) -> str | None:
             return _explanation(event.item)
         case Explained():
             return _explanations(event)
+        case Estimated():
+            return "\n".join(_estimate(event))
         case Checkpoint():
             return None
     return None

@@ -40,7 +40,7 @@ class LogisticRegressionBaseline:
 
     def fit(self, texts: Sequence[str], targets: IntArray, groups: IntArray, classes: int, seed: int) -> None:
         X = self.features.fit_transform(texts)
-        folds = _folds(targets, groups, seed)
+        folds = folds_of(targets, groups, seed)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
             candidates = [_fit(X, targets, folds, weight) for weight in (None, "balanced")]
@@ -77,7 +77,7 @@ class LogisticRegressionBaseline:
         self.classes, self.details = values["classes"], values["details"]
 
 
-def _folds(targets: IntArray, groups: IntArray, seed: int) -> list[tuple[IntArray, IntArray]]:
+def folds_of(targets: IntArray, groups: IntArray, seed: int) -> list[tuple[IntArray, IntArray]]:
     """Stratified folds that keep groups together; as many as the rarest class has groups, at most FOLDS.
 
     A class with a single group is trained on in every fold, since no model can name a class it has not seen. Where

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from pipelines import activations
 from pipelines.activation_store import ActivationStore
-from pipelines.activations import Computed, content_key, finished, kept
+from pipelines.activations import Computed, content_key, filling_work, finished, kept, lacking
 from pipelines.backbones import load_text_backbone
 from pipelines.backbones.base import Encoding
 from pipelines.backbones.text import TextBackbone
@@ -233,3 +233,47 @@ def test_keys_are_of_the_content_only(backbone: TextBackbone) -> None:
     assert content_key(lower, first) == content_key(lower, same) != content_key(lower, second)
     assert len(content_key(lower, first)) == 16
     assert content_key(lower, [1, 2]) != content_key(lower, [1, 2, 0])
+
+
+def computed_work(lower: LowerLayers, encodings: list[Encoding], store: ActivationStore) -> float:
+    """Tokens times layers, over all layers, that filling the store really runs."""
+    work = 0.0
+
+    class Counted(LowerLayers):
+        def __call__(self, encodings: Any, start: Any = None, at_least: int = 0) -> torch.Tensor:
+            nonlocal work
+            done = start[0] if start else 0
+            work += len(encodings) * at_least * (self.depth - done) / self.depth
+            states: torch.Tensor = super().__call__(encodings, start, at_least)
+            return states
+
+    finished(kept(Counted(lower.backbone, lower.depth, lower.kind, "fp32"), encodings, store))
+    return work
+
+
+@pytest.mark.parametrize(("there", "depth"), [(0, 2), (25, 2), (25, 1), (40, 1), (40, 2)])
+def test_the_work_of_filling_is_known_before(
+    there: int, depth: int, backbone: TextBackbone, store: ActivationStore
+) -> None:
+    """From nothing, and from some or all of the states at this depth or below."""
+    lower, encodings = lower_of(backbone), backbone.encode(TEXTS)
+    if there:
+        finished(kept(lower_of(backbone, depth=depth), encodings[:there], store))
+    expected = filling_work(lower, encodings, store)
+    assert len(lacking(lower, encodings, store)) == (40 - there if depth == 2 else 40)
+    assert expected == pytest.approx(computed_work(lower, encodings, store))
+    assert filling_work(lower, encodings, store) == 0
+    assert lacking(lower, encodings, store) == []
+
+
+def test_the_work_of_filling_from_a_depth_that_is_still_to_come(backbone: TextBackbone, store: ActivationStore) -> None:
+    encodings = backbone.encode(TEXTS)
+    lower = LowerLayers(backbone, 3, "mean", "fp32")
+    assert filling_work(lower, encodings, store, begun=2) == pytest.approx(filling_work(lower, encodings, None) / 3)
+    finished(kept(lower_of(backbone), encodings, store))
+    assert filling_work(lower, encodings, store) == pytest.approx(computed_work(lower, encodings, store))
+
+
+def test_equal_contents_are_lacking_once(backbone: TextBackbone, store: ActivationStore) -> None:
+    encodings = backbone.encode([TEXTS[0], TEXTS[1], TEXTS[0]])
+    assert lacking(lower_of(backbone), encodings, store) == encodings[:2]

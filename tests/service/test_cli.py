@@ -210,6 +210,38 @@ def test_misuse_of_classify_has_code_2(tmp_path: Path, inside: Inside) -> None:
         assert message in " ".join(err.replace("│", " ").split())  # a box of lines as wide as the terminal
 
 
+def test_estimate_says_what_a_run_would_take(tmp_path: Path, inside: Inside) -> None:
+    write_yaml(tmp_path / "c.yaml", toy_config(tmp_path, baselines=["majority"]))
+    code, out, err = inside("estimate", "c.yaml", "--set", "training.epochs=4", "--json")
+    assert code == 0, err
+    events = [json.loads(line) for line in out.splitlines()]
+    assert [event["event"] for event in events] == ["stage"] * 4 + ["estimated"]
+    assert events[-1]["changes"] == []
+    assert events[-1]["figures"]["steps"] == 4 * 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--memory", "500"], "--memory and --time belong to --fit; add it"),
+        (["--fit"], "--fit: expected a budget, --memory MIB or --time such as 30m or both"),
+        (["--fit", "--time", "30"], "--time: expected a number with its unit, such as 90s, 30m or 2h; found '30'"),
+        (["--set", "backbone.freeze=9"], "backbone.freeze: expected at most 3, the hidden layers of tiny; found 9"),
+        (
+            ["--set", "training.epochs=0"],
+            "c.yaml has a problem:\n  training.epochs: Input should be greater than 0; found 0",
+        ),
+    ],
+)
+def test_misuse_of_estimate_has_code_2(arguments: list[str], message: str, tmp_path: Path, inside: Inside) -> None:
+    raw = toy_config(tmp_path)
+    raw["data"]["train"], raw["backbone"]["name"] = "toy.csv", "tiny"
+    write_yaml(tmp_path / "c.yaml", raw)
+    code, out, err = inside("estimate", "c.yaml", *arguments)
+    assert (code, out) == (2, "")
+    assert err.endswith(f"error: {message}\n")
+
+
 def test_export_says_what_was_checked(tmp_path: Path, inside: Inside) -> None:
     first_run(tmp_path, baselines=["majority"])
     code, out, err = inside("export", "first", "--out", "exported", "--json")

@@ -12,6 +12,7 @@ import pytest
 from pipelines.records import (
     Checkpoint,
     Classified,
+    Estimated,
     Event,
     Explained,
     Explanation,
@@ -22,7 +23,7 @@ from pipelines.records import (
     Step,
     Validation,
 )
-from service.progress import _rate, _rows, print_json, show
+from service.progress import _duration, _rate, _rows, print_json, show
 
 EVENTS: list[Event] = [
     Stage("data", "reading [bold]/x[/y]/:cat:.csv"),
@@ -182,3 +183,56 @@ def test_an_error_among_the_events_reaches_the_caller(function: Callable[..., No
 
     with pytest.raises(ValueError, match="on the way"):
         function(events())
+
+
+def estimated(*changes: str) -> Estimated:
+    def figure(value: float) -> dict[str, float]:
+        return {"value": value, "low": 0.9 * value, "high": 1.1 * value}
+
+    figures = {
+        "parameters": {"trained": 3_697_538, "total": 22_713_986},
+        "steps": 1_234,
+        "train_seconds": figure(57.2),
+        "whole_seconds": figure(3725.0),
+        "peak_memory_mib": figure(1196.4),
+        "disk_mib": {"run": figure(88.1), "while_running": figure(1440.0), "store": figure(0.25)},
+        "errors": ["What the intervals cover.", "What they do not."],
+    }
+    return Estimated(changes, figures)
+
+
+def test_an_estimate_is_an_aligned_list_with_its_errors_below(capsys: pytest.CaptureFixture[str]) -> None:
+    show([estimated()])
+    assert [line for line in capsys.readouterr().err.splitlines() if line.strip()] == [
+        "  parameters trained   3,697,538 of 22,713,986",
+        "  optimizer steps      1,234",
+        "  training             57 s (51 s to 1:03 min)",
+        "  whole run            1:02 h (55:52 min to 1:08 h)",
+        "  memory               1,196 MiB (1,077 MiB to 1,316 MiB)",
+        "  disk, run directory  88 MiB",
+        "  disk, while it runs  1,440 MiB",
+        "  disk, hidden states  0.2 MiB",
+        "What the intervals cover.",
+        "What they do not.",
+    ]
+
+
+def test_settings_that_fit_are_printed_as_they_are_typed(capsys: pytest.CaptureFixture[str]) -> None:
+    show([estimated("backbone.freeze=5", "training.accumulation=2")])
+    first = next(line for line in capsys.readouterr().err.splitlines() if line.strip())
+    assert first == "fits with --set backbone.freeze=5 --set training.accumulation=2"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [
+        (0.2, "0 s"),
+        (59.4, "59 s"),
+        (59.6, "1:00 min"),
+        (3599.4, "59:59 min"),
+        (3600.0, "1:00 h"),
+        (90_000.0, "25:00 h"),
+    ],
+)
+def test_durations_have_the_unit_that_fits_them(seconds: float, shown: str) -> None:
+    assert _duration(seconds) == shown

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
-from pipelines.baselines.logistic import CS, FOLDS, LogisticRegressionBaseline, _folds
+from pipelines.baselines.logistic import CS, FOLDS, LogisticRegressionBaseline, folds_of
 from pipelines.baselines.tfidf import TfidfFeatures
 from pipelines.metrics import macro_f1
 from tests.toys import toy_rows
@@ -86,7 +86,7 @@ def test_saved_and_loaded_it_predicts_the_same_without_pickle(
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 12)), min_size=2, max_size=60), st.integers(0, 5))
 def test_folds_never_split_a_group_nor_train_without_a_class(items: list[tuple[int, int]], seed: int) -> None:
     targets, groups = np.array(items).T
-    folds = _folds(targets, groups, seed)
+    folds = folds_of(targets, groups, seed)
     assert 1 <= len(folds) <= FOLDS
     for train, test in folds:
         assert set(targets[train]) == set(targets)
@@ -98,7 +98,7 @@ def test_folds_never_split_a_group_nor_train_without_a_class(items: list[tuple[i
 
 def test_every_item_of_a_class_with_several_groups_is_held_out_once() -> None:
     targets, groups = np.arange(40) % 2, np.arange(40) // 4
-    folds = _folds(targets, groups, 0)
+    folds = folds_of(targets, groups, 0)
     assert len(folds) == FOLDS
     assert sorted(np.concatenate([test for _, test in folds])) == list(range(40))
 
@@ -106,13 +106,13 @@ def test_every_item_of_a_class_with_several_groups_is_held_out_once() -> None:
 def test_as_many_folds_as_the_rarest_class_has_groups() -> None:
     targets = np.array([0] * 20 + [1] * 9)
     groups = np.array([*range(20), *([100] * 3 + [101] * 3 + [102] * 3)])
-    assert len(_folds(targets, groups, 0)) == 3
+    assert len(folds_of(targets, groups, 0)) == 3
 
 
 def test_classes_with_one_group_are_trained_on_in_every_fold() -> None:
     targets = np.array([0] * 10 + [1] * 10 + [2, 3, 3])
     groups = np.array([*range(20), 20, 21, 21])
-    folds = _folds(targets, groups, 0)
+    folds = folds_of(targets, groups, 0)
     assert len(folds) == FOLDS
     assert all({20, 21, 22} <= set(train.tolist()) for train, _ in folds)
 
@@ -120,7 +120,7 @@ def test_classes_with_one_group_are_trained_on_in_every_fold() -> None:
 @pytest.mark.parametrize("groups", [[0, 0, 0, 0], [0, 0, 1, 1]])
 def test_without_anything_to_hold_out_the_training_items_are_the_fold(groups: list[int]) -> None:
     targets = np.array([0, 0, 1, 1])
-    ((train, test),) = _folds(targets, np.array(groups), 0)
+    ((train, test),) = folds_of(targets, np.array(groups), 0)
     assert train.tolist() == test.tolist() == [0, 1, 2, 3]
     fitted = LogisticRegressionBaseline(TfidfFeatures())
     fitted.fit(["one", "one", "two", "two"], targets, np.array(groups), classes=2, seed=0)
