@@ -14,7 +14,8 @@ Reading order (each module may import those before it, never those after)::
     activation_store -> activations    hidden states on disk; of these items, computed once
     keep_or_recompute                  whether that is worth it here, measured
     encoded -> predict                 items as model inputs; logits in input order
-    words -> attributions -> occlusion which words moved a prediction; a second opinion
+    words -> attributions              which words moved a prediction
+    occlusion                          a second opinion on them
     checkpoint, dropout -> train       resumable state; cheaper masks; the one training loop, which yields events
     baselines, deciding_features       majority and three logistic regressions; what decided these
     artifacts, saved_run               the run directory: complete or absent; read back

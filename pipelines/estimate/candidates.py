@@ -107,7 +107,7 @@ def _depth(candidate: Candidate, figures: dict[str, Any]) -> int:
     """Frozen hidden layers; -1 where the embeddings are trained too."""
     if candidate.freeze == "none":
         return -1
-    return int(figures["hidden_layers"]) if candidate.freeze == "all" else candidate.freeze
+    return int(figures["hidden_layers"]) if candidate.freeze == "all" else int(candidate.freeze)
 
 
 def predicted(config: RunConfig, candidate: Candidate, figures: dict[str, Any]) -> tuple[float, float]:
