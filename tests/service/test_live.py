@@ -250,23 +250,30 @@ def test_models_are_compared_on_a_file(live: LiveService, model: str) -> None:
         assert http.get(f"/v1/comparisons/{made['id']}/report").json()["verdict"]["sentence"] == done["verdict"]
 
 
-def test_data_is_checked_and_layers_are_probed(live: LiveService, tmp_path: Path) -> None:
+def test_looks_before_and_after_training(live: LiveService, model: str) -> None:
     client = live.client()
     doubled = chat_lines(60) + chat_lines(60)[: chat_lines(60).index(b"\n") + 1]
     file = client.files.create(file=("train.jsonl", doubled), purpose="fine-tune").id
-    asked = {"model": "toy", "training_file": file, "training": {"epochs": 1}, "evaluation": {"bootstrap": 100}}
+    job = {"model": "toy", "training_file": file, "training": {"epochs": 1}, "evaluation": {"bootstrap": 100}}
+    text = {"model": model, "input": "the cat sleeps cruelly"}
+    asked = [
+        ("/v1/data/check", job, "data.check", "duplicates", True),
+        ("/v1/probes", job, "probe", "layers frozen", True),
+        ("/v1/estimates", job, "estimate", "MiB of memory", False),
+        ("/v1/explanations", text, "explanation", "in 1 of 1 texts", True),
+    ]
     with live.http() as http:
-        for path, kind in (("/v1/data/check", "data.check"), ("/v1/probes", "probe")):
-            made = http.post(path, json=asked).json()
+        for path, body, kind, told, paged in asked:
+            made = http.post(path, json=body).json()
             assert made["object"] == kind, made
-            done = wait(lambda id=made["id"]: (c := http.get(f"/v1/looks/{id}").json())["finished_at"] and c, 90)
+            done = wait(lambda id=made["id"]: (c := http.get(f"/v1/looks/{id}").json())["finished_at"] and c, 120)
             assert done["status"] == "succeeded", done["error"]
-            figures = http.get(f"/v1/looks/{made['id']}/report").json()
-            assert figures["sentence"] == done["sentence"]
-            assert ("duplicates" if kind == "data.check" else "layers frozen") in done["sentence"]
-            page = http.get(f"/v1/looks/{made['id']}/report", headers={"Accept": "text/html"})
+            assert told in done["sentence"]
+            report = f"/v1/looks/{made['id']}/report"
+            assert http.get(report).json()["sentence"] == done["sentence"]
+            page = http.get(report, headers={"Accept": "text/html"})
             assert "sandbox" in page.headers["content-security-policy"]
-            assert "<h1>" in page.text
+            assert ("<h1>" in page.text) == paged
 
 
 @pytest.mark.parametrize(

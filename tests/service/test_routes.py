@@ -84,6 +84,8 @@ def test_another_host_is_refused(service: Service) -> None:
         ("GET", "/v1/looks/check_none", 404, "look_not_found"),
         ("POST", "/v1/looks/probe_none/cancel", 404, "look_not_found"),
         ("POST", "/v1/data/check", 400, "invalid_value"),
+        ("POST", "/v1/estimates", 400, "invalid_value"),
+        ("POST", "/v1/explanations", 400, "invalid_value"),
         ("GET", "/v1/files?limit=0", 400, "invalid_value"),
         ("GET", "/v1/files?after=file-none", 400, "invalid_value"),
         ("POST", "/v1/fine_tuning/jobs", 400, "invalid_value"),
