@@ -25,6 +25,7 @@ from pipelines.artifacts import (
     size_bytes,
 )
 from pipelines.backbones import Backbone, load_text_backbone
+from pipelines.backbones.text import TextBackbone
 from pipelines.calibration import choose_temperature
 from pipelines.card import model_card
 from pipelines.check.section import check_section
@@ -181,13 +182,9 @@ def carry_out(
     report = _describe(config, trunk, start, progress, precision, provenance | environment()) | compare_systems(
         splits, systems, tuned.name, config.evaluation, config.training.seed, temperature, config.data.slices
     )
-    grouped, seed = config.data.group is not None, config.training.seed
-    report["data_check"] = check_section(splits, pretrained, precision, seed, grouped, store)
-    yield Stage("report", "looking into the hidden layers")
-    report["hidden_layers"] = hidden_layers_section(config, splits, pretrained, trunk.backbone, precision, advice)
     add_curve(report, smaller, systems, splits, config.evaluation, config.training.seed, pretrained, precision, store)
-    highlight(report["mistakes"], splits.test, trunk.backbone)
-    add_nearest(report["mistakes"], splits.test, splits.train, trunk.backbone, precision, store)
+    yield Stage("report", "looking into data, hidden layers and errors")
+    _look_inside(report, config, splits, pretrained, trunk.backbone, precision, advice, store)
     _write_report(config, report, splits, systems, run)
     run.finish()
     yield Finished(run.target, report["verdict"]["sentence"])
@@ -390,6 +387,24 @@ def _describe(
         "training": {"history": progress.history, "best_step": progress.best_step, "steps": progress.step}
         | training_reading(progress.history),
     }
+
+
+def _look_inside(
+    report: dict[str, Any],
+    config: RunConfig,
+    splits: Splits,
+    pretrained: TextBackbone,
+    tuned: Backbone,
+    precision: Precision,
+    advice: dict[str, Any] | None,
+    store: ActivationStore | None,
+) -> None:
+    """Add what the data, the hidden layers and single errors say; none of it chooses anything."""
+    grouped, mistakes = config.data.group is not None, report["mistakes"]
+    report["data_check"] = check_section(splits, pretrained, precision, config.training.seed, grouped, store)
+    report["hidden_layers"] = hidden_layers_section(config, splits, pretrained, tuned, precision, advice)
+    highlight(mistakes, splits.test, tuned)
+    add_nearest(mistakes, splits.test, splits.train, tuned, precision, store)
 
 
 def _write_report(
