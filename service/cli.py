@@ -157,9 +157,9 @@ def estimate(
     if not fit and (memory, time) != (None, None):
         raise ConfigError("--memory and --time belong to --fit; add it")
     with _loading():
-        from pipelines.estimate import budget_of
-        from pipelines.estimate import estimate as run
-        from pipelines.estimate import fit as run_fit
+        from pipelines.estimate.estimate import estimate as run
+        from pipelines.estimate.fit import budget_of
+        from pipelines.estimate.fit import fit as run_fit
         from service.settings import default_store
 
     budget, store = budget_of(memory, time) if fit else None, default_store()

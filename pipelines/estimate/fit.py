@@ -50,7 +50,7 @@ def budget_of(memory: float | None, time: str | None) -> Budget:
         seconds = float(match[1]) * _UNITS[match[2]] if match else 0.0
         if not seconds:
             raise ConfigError(f"--time: expected a number with its unit, such as 90s, 30m or 2h; found {time!r}")
-    if memory is not None and memory <= 0:
+    if memory is not None and not memory > 0:
         raise ConfigError(f"--memory: expected MiB above 0, found {memory:g}")
     return Budget(memory, seconds)
 

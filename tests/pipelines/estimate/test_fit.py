@@ -16,8 +16,7 @@ import pytest
 from pipelines.activation_store import ActivationStore
 from pipelines.config import RunConfig, parse_config
 from pipelines.errors import BudgetError, ConfigError, DataError, RootstockError
-from pipelines.estimate import estimate
-from pipelines.estimate import fit as fit_function
+from pipelines.estimate.estimate import estimate
 from pipelines.estimate.fit import TRIES, Budget, budget_of, fit
 from pipelines.records import Estimated, Event, Stage
 from tests.toys import tiny_backbone, toy_config, toy_rows, write_csv, write_yaml
@@ -226,7 +225,3 @@ def test_the_command_finds_settings_that_fit(tmp_path: Path) -> None:
         found["figures"]["peak_memory_mib"]["value"], rel=0.1
     )
     assert "no settings were found for 100 MiB" in rootstock(tmp_path, "--fit", "--memory", "100")[-1].get("error", "")
-
-
-def test_the_package_offers_it() -> None:
-    assert fit_function is fit
