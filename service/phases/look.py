@@ -34,7 +34,7 @@ def probe(folder: Path, _: Mapping[str, Any], stop: Callable[[], bool]) -> Itera
 
 def estimate(folder: Path, _: Mapping[str, Any], stop: Callable[[], bool]) -> Iterator[dict[str, Any]]:
     """Say what the run would take."""
-    from pipelines.estimate import estimate as run
+    from pipelines.estimate.estimate import estimate as run
 
     from pipelines.artifacts import staged
     from pipelines.durable import publish, write_json
