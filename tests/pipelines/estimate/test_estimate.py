@@ -17,7 +17,7 @@ from pipelines.activation_store import ActivationStore
 from pipelines.artifacts import size_bytes
 from pipelines.config import RunConfig, parse_config
 from pipelines.errors import Interrupted, RootstockError
-from pipelines.estimate import estimate
+from pipelines.estimate.estimate import estimate
 from pipelines.records import Estimated, Step
 from pipelines.run import finetune
 from tests.runs import client_config, first_run
