@@ -34,10 +34,9 @@ def probe(folder: Path, _: Mapping[str, Any], stop: Callable[[], bool]) -> Itera
 
 def estimate(folder: Path, _: Mapping[str, Any], stop: Callable[[], bool]) -> Iterator[dict[str, Any]]:
     """Say what the run would take."""
-    from pipelines.estimate.estimate import estimate as run
-
     from pipelines.artifacts import staged
     from pipelines.durable import publish, write_json
+    from pipelines.estimate.estimate import estimate as run
     from pipelines.records import Estimated
     from service.settings import default_store
 
