@@ -101,7 +101,8 @@ def jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    with path.open(encoding="utf-8", newline="\n") as file:  # str.splitlines would also split at U+0085 in a text
+        return [json.loads(line) for line in file]
 
 
 def test_labels_equal_those_of_plain_transformers(model: Path, tmp_path: Path) -> None:

@@ -198,7 +198,7 @@ def test_other_columns_keep_their_place() -> None:
     assert form.beside({"key": 7, "kind": None}) == {"id": "7", "group": "7", "kind": ""}
 
 
-def test_another_column_holds_a_word() -> None:
+def test_another_column_holds_acell() -> None:
     form = choose_form(["text", "label", "kind"], {"slices": ["kind"]})
     with pytest.raises(UploadRefused, match="column 'kind': expected a word or a number, found a list"):
         form.beside({"kind": [[1]]})
@@ -206,7 +206,7 @@ def test_another_column_holds_a_word() -> None:
 
 def test_words_are_those_of_a_run_on_the_command_line() -> None:
     """Labels must not change their names between the two."""
-    from pipelines.data import _word
+    from pipelines.data import cell
 
     values = ["x", "", " ü ", None, True, False, 0, 12, 0.5, 1e300]
-    assert [word(value) for value in values] == [_word(value) for value in values]
+    assert [word(value) for value in values] == [cell(value) for value in values]
