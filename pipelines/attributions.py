@@ -123,7 +123,7 @@ class Margin:
         size = max(1, BATCH_TOKENS // self.backbone.length(encodings[0]))
         with torch.inference_mode():
             batches = [encodings[start : start + size] for start in range(0, len(encodings), size)]
-            values = [self(self._ids(batch)).double().cpu().numpy() for batch in batches]
+            values = [self(self._ids(batch)).cpu().double().numpy() for batch in batches]
         return np.concatenate(values)
 
     def attributions(self, text: Encoding, blank: Encoding, steps: int) -> FloatArray:
@@ -132,7 +132,7 @@ class Margin:
         found = LayerIntegratedGradients(self, self.layer).attribute(
             self._ids([text]), baselines=self._ids([blank]), n_steps=steps, internal_batch_size=size
         )
-        added: FloatArray = found.detach().double().sum(dim=-1)[0].cpu().numpy()
+        added: FloatArray = found.detach().cpu().double().sum(dim=-1)[0].numpy()
         return added
 
     def _ids(self, encodings: Sequence[Encoding]) -> torch.Tensor:
