@@ -168,7 +168,7 @@ def test_the_embedded_backbone_adds_up_on_real_texts_and_finds_a_planted_word(tm
         "baselines": ["majority"],
     }
     list(finetune(parse_config(raw), tmp_path / "run"))
-    items, last = explained(list(explain(tmp_path / "run", file=tmp_path / "test.jsonl", limit=20)))
+    items, last = explained(list(explain(tmp_path / "run", file=tmp_path / "test.jsonl", limit=40)))
     gaps = np.array([item["gap"] / abs(item["score"] - item["reference"]) for item in items])
     planted_items = [item for item in items if item["label"] == "planted"]
     top = [max(item["words"], key=lambda word: word["attribution"])["word"] for item in planted_items]
