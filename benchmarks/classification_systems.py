@@ -30,7 +30,7 @@ class Ours(Peer):
     Args:
         folder: of the models.
         names: of the models.
-        backend: auto chooses runtime and precision as the command does, on other texts than the measured ones.
+        backend: auto chooses runtime and precision as the command does, on the last texts; hardly any is measured.
         together: one engine for all, or one run after the other, each on its own.
     """
 
@@ -53,7 +53,7 @@ class Ours(Peer):
         def load() -> dict[str, Any]:
             return {name: load_saved_model(self.model / name / "model") for name in names}
 
-        sample = read_texts(self.model).warm[:SAMPLE]
+        sample = read_texts(self.model).texts[-SAMPLE:]
         if self.backend == "auto":
             choice, _ = choose(load, sample, candidates("auto", "auto", len(names), more=True), free=True)
         elif self.backend == "torch":
