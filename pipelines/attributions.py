@@ -35,7 +35,8 @@ METHOD = (
     "Integrated gradients on the word embeddings, in fp32, of the logit of the predicted class less that of the "
     "runner-up, from the same text with every word blanked. They should add up to the change of that score; the gap is "
     f"what they miss, and counts as small up to {GAP:.0%} of the change or {SMALL} logits. Occlusion: how much of the "
-    "score is lost where one word is blanked and all others stay."
+    "score is lost where one word is blanked and all others stay; a model that is very sure hardly misses any one "
+    "word, so that its ranks say little."
 )
 CAVEAT = (
     "Attributions approximate what moved the score of this model on this text. They are not a cause: they do not say "

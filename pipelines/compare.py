@@ -22,6 +22,7 @@ from pipelines.duplicates import group_items
 from pipelines.errors import ConfigError, DataError, Interrupted, RunDirectoryError
 from pipelines.evaluate import compare_systems
 from pipelines.learning_curve import add_curve, tuned_points
+from pipelines.mistakes import highlight
 from pipelines.provenance import data_sha256
 from pipelines.records import COMMON, Event, Finished, Splits, Stage, SystemScore, column
 from pipelines.report import render_html
@@ -80,6 +81,7 @@ def compare(
                 systems.append(rung())
                 yield scored(systems[-1], splits)
         report = _report(runs, prefixes[0] + first.main, splits, systems, data, precision)
+        highlight(report["mistakes"], splits.test, first.model())
         if curve:
             yield from _curve(report, first, splits, systems, precision, work, stop, store)
         pq.write_table(predictions(splits, systems).with_format("arrow")[:], work / "predictions.parquet")

@@ -11,7 +11,7 @@ import numpy as np
 
 from pipelines.activation_store import ActivationStore
 from pipelines.artifacts import refuse_existing, staged
-from pipelines.attributions import CAVEAT, GAP, METHOD, Attribution, attribute
+from pipelines.attributions import CAVEAT, GAP, METHOD, SMALL, Attribution, attribute
 from pipelines.backbones import Backbone
 from pipelines.baselines import load_baseline
 from pipelines.baselines.logistic import LogisticRegressionBaseline
@@ -181,6 +181,7 @@ def _summary(run: SavedRun, items: list[dict[str, Any]]) -> dict[str, Any]:
         "labels": list(run.labels),
         "method": METHOD,
         "tolerance": GAP,
+        "tolerance_logits": SMALL,
         "complete": complete,
         "explained": len(items),
         "steps": [min(item["steps"] for item in items), max(item["steps"] for item in items)],

@@ -66,7 +66,7 @@ def _given(number: int, text: str) -> Item:
         raise ConfigError("--text: expected a text, found nothing; put it in quotes")
     if any("\ud800" <= c <= "\udfff" for c in text):  # what Python makes of other bytes
         raise ConfigError("--text: expected UTF-8, found other bytes; put the text in a file and name it with --input")
-    return Item(str(number), "given", text, None)
+    return Item(f"text {number}", "given", text, None)
 
 
 def _rows(run: SavedRun, file: Path, column: str, limit: int) -> list[Item]:

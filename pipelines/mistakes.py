@@ -18,7 +18,7 @@ from pipelines.records import FloatArray, IntArray, column
 LISTED = 10
 COMPARED = 2_000  # training items that a report can spare time for
 LONGEST = 400  # characters of a text that are shown
-SHADED = 5  # items of each list whose words are shaded
+SHADED = 3  # items of each list whose words are shaded
 STEPS = 16  # of the integral; explain takes 32 and more, until it adds up
 LISTS = ("worst_errors", "only_rival_right", "only_fine_tuned_right")
 SHADING = (
@@ -131,7 +131,7 @@ def add_nearest(
 def highlight(section: dict[str, Any], test: Dataset, backbone: Backbone) -> None:
     """Add `words`, [word, weight in logits], to the first SHADED of each list, and say so in the section's caveat.
 
-    A dozen items cost what training on about 130 does, since two of its three matrix products are needed.
+    Eight items cost what training on about 90 does, since two of its three matrix products are needed.
 
     Args:
         section: of `mistakes_section`; changed in place.

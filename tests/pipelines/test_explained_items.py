@@ -59,7 +59,7 @@ def test_a_report_without_errors_is_one_line(run: SavedRun) -> None:
 def test_texts_are_numbered_and_have_no_label(run: SavedRun) -> None:
     found = items_of(run, ["the cat", "a dog"], None, None, None)
     assert [(item.id, item.text, item.label, item.why) for item in found] == [
-        ("1", "the cat", None, "given"), ("2", "a dog", None, "given"),
+        ("text 1", "the cat", None, "given"), ("text 2", "a dog", None, "given"),
     ]  # fmt: skip
 
 

@@ -197,7 +197,7 @@ def rootstock(folder: Path, *arguments: str) -> list[dict[str, Any]]:
     command = [sys.executable, "-m", "service.cli", "estimate", "c.yaml", "--json", *arguments]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode in (0, 1), done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines()] or [{"error": done.stderr}]
+    return [*map(json.loads, done.stdout.splitlines()), *([{"error": done.stderr}] if done.returncode else [])]
 
 
 @pytest.mark.slow
