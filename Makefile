@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test test-slow chaos lint format bench-training bench-classification bench-service serve clean
+.PHONY: demo test test-slow chaos lint format bench-training bench-classification bench-service screenshots serve clean
 
 demo: $(READY)
 	$(BIN)/rootstock demo --out runs/demo
@@ -38,6 +38,10 @@ bench-classification: $(READY)
 
 bench-service: $(READY)
 	$(BIN)/python -m benchmarks.service
+
+# Every page in both themes, wide and on a phone, into runs/screenshots.
+screenshots: $(READY)
+	$(BIN)/python -m tests.service.pages.screenshots runs/screenshots
 
 # The API and a worker, on this machine only.
 serve: $(READY)

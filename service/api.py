@@ -1,4 +1,4 @@
-"""The API process: routes, error shapes, keys in front of everything. It never imports torch."""
+"""The API process: routes, pages, error shapes, keys in front of everything. It never imports torch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from service.database import Database
 from service.engine import JobEngine
 from service.inference.client import Inference
 from service.limits import Limits
+from service.pages import ROUTERS
 from service.routes import batches, classify, comparisons, files, health, jobs, looks, metrics, models, stream
+from service.sessions import Sessions
 from service.settings import ServiceSettings
 
 DOCUMENTATION = (
@@ -35,11 +37,14 @@ def create_app(settings: ServiceSettings, database: Database, engine: JobEngine,
         title="Rootstock", version="1", description=DOCUMENTATION, lifespan=lifespan, docs_url=None, redoc_url=None,
         openapi_url="/openapi.json", redirect_slashes=False,
     )  # fmt: skip
-    app.state.context = Context(settings, database, engine, inference)
+    limits, sessions = Limits(settings.limits.calls_per_minute), Sessions(settings.data_dir)
+    app.state.context = Context(settings, database, engine, inference, limits)
+    app.state.sessions = sessions
     for routes in (health, files, jobs, stream, comparisons, looks, batches, models, classify, metrics):
         app.include_router(routes.router)
+    for pages in ROUTERS:
+        app.include_router(pages)
     errors.install(app)
     app.add_middleware(BodyLimit, upload_bytes=settings.limits.upload_mib << 20)
-    limits = Limits(settings.limits.calls_per_minute)
-    app.add_middleware(Authenticated, database=database, limits=limits, hosts=settings.hosts)
+    app.add_middleware(Authenticated, database=database, limits=limits, sessions=sessions, hosts=settings.hosts)
     return app

@@ -6,30 +6,41 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
+from urllib.parse import urlencode
 
 from anyio import to_thread
 from fastapi import Request
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
 from starlette.datastructures import MutableHeaders
+from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.database import Database
 from service.errors import ApiError, error_response
 from service.ids import new_id
-from service.keys import Caller, find_caller, note_use
+from service.keys import Caller, find_caller, find_caller_by_id, note_use
 from service.limits import Limits
+from service.sessions import COOKIE, Sessions, is_page
 
-PUBLIC = frozenset({"/healthz", "/readyz"})  # the constant list of paths that need no key
+PUBLIC = frozenset({"/healthz", "/readyz", "/login"})  # the constant list of paths that need no key, with what is below
+PUBLIC_FOLDER = "/static/"  # stylesheet and scripts
 log = logging.getLogger(__name__)
 KNOWN_S = 0.5  # a key that was looked up this long ago is not looked up again: revoked within a second
 KNOWN_MOST = 10_000
+LookUp = Callable[[Session, str], Caller | None]
 
 
 class Authenticated:
-    """ASGI middleware: a request id for all, then a key for all but PUBLIC, then the limits of that key."""
+    """ASGI middleware: a request id for all, then a key for all but PUBLIC, then the limits of that key.
 
-    def __init__(self, app: ASGIApp, database: Database, limits: Limits, hosts: Iterable[str]) -> None:
-        self.app, self.limits, self.hosts = app, limits, frozenset(hosts)
+    The API takes a key as a header only, pages a session cookie only.
+    """
+
+    def __init__(
+        self, app: ASGIApp, database: Database, limits: Limits, sessions: Sessions, hosts: Iterable[str]
+    ) -> None:
+        self.app, self.limits, self.sessions, self.hosts = app, limits, sessions, frozenset(hosts)
         self.callers = KnownCallers(database)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -48,8 +59,9 @@ class Authenticated:
 
         try:
             self._check_host(scope)
-            if scope["path"] not in PUBLIC:
-                caller = await self._caller(scope)
+            path = scope["path"]
+            if path not in PUBLIC and not path.startswith(PUBLIC_FOLDER):
+                caller = await (self._reader(scope) if is_page(path) else self._caller(scope))
                 headers |= self.limits.take(caller.key_id)
                 scope.setdefault("state", {})["caller"] = caller
             scope.setdefault("state", {})["request_id"] = headers["x-request-id"]
@@ -89,18 +101,43 @@ class Authenticated:
             )
         return caller
 
+    async def _reader(self, scope: Scope) -> Caller:
+        """Who is signed in. Raises SignIn."""
+        request = Request(scope)
+        key_id = self.sessions.key_of(request.cookies.get(COOKIE, ""))
+        caller = await self.callers.find(key_id, find_caller_by_id) if key_id else None
+        if caller is None:
+            raise SignIn(request)
+        return caller
+
+
+class SignIn(ApiError):
+    """Nobody is signed in: the answer leads to the form."""
+
+    def __init__(self, request: Request) -> None:
+        super().__init__(401, "Sign in first", "invalid_api_key")
+        wanted = request.url.path if request.method == "GET" else "/"
+        partial = request.headers.get("hx-request") == "true"
+        self.url = "/login" if wanted == "/" or partial else f"/login?{urlencode({'next': wanted})}"
+        self.partial = partial
+
+    def response(self) -> Response:
+        if self.partial:
+            return Response(status_code=401, headers={"HX-Redirect": self.url})
+        return RedirectResponse(self.url, 303)
+
 
 class KnownCallers:
-    """Keys that were looked up in the last KNOWN_S seconds."""
+    """Keys that were looked up in the last KNOWN_S seconds, by their text or by the id in a session."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
         self.known: dict[str, tuple[float, Caller]] = {}
 
-    async def find(self, text: str) -> Caller | None:
+    async def find(self, text: str, look_up: LookUp = find_caller) -> Caller | None:
         since, caller = self.known.get(text, (0.0, None))
         if caller is None or time.monotonic() - since > KNOWN_S:
-            caller = await to_thread.run_sync(self._look_up, text)
+            caller = await to_thread.run_sync(self._look_up, text, look_up)
             if len(self.known) >= KNOWN_MOST:
                 self.known.clear()
             if caller is None:
@@ -111,9 +148,9 @@ class KnownCallers:
             return None
         return caller
 
-    def _look_up(self, text: str) -> Caller | None:
+    def _look_up(self, text: str, look_up: LookUp) -> Caller | None:
         with self.database.reading() as session:
-            caller = find_caller(session, text)
+            caller = look_up(session, text)
         if caller is not None and caller.use_is_old:
             with suppress(SQLAlchemyError), self.database.writing() as session:  # a full disk must not stop reads
                 note_use(session, caller)

@@ -7,6 +7,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.errors import ApiError
 
 JSON_BYTES = 8 << 20  # of every request that is no upload
+UPLOADS = frozenset({"/v1/files", "/new", "/batches/new", "/compare"})
 FORM_BYTES = 64 << 10  # of a form, beside its file
 
 
@@ -19,7 +20,7 @@ class BodyLimit:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        upload = scope["method"] == "POST" and scope["path"] == "/v1/files"
+        upload = scope["method"] == "POST" and scope["path"] in UPLOADS
         most = self.upload_bytes + FORM_BYTES if upload else JSON_BYTES
         if _declared(scope) > most:
             return await _too_large(most).response()(scope, receive, send)

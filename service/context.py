@@ -9,6 +9,7 @@ from fastapi import Request
 from service.database import Database
 from service.engine import JobEngine
 from service.inference.client import Inference
+from service.limits import Limits
 from service.settings import ServiceSettings
 
 
@@ -18,6 +19,7 @@ class Context:
     database: Database
     engine: JobEngine
     inference: Inference
+    limits: Limits
 
 
 async def context_of(request: Request) -> Context:

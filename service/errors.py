@@ -90,7 +90,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def unusable(_: Request, error: RequestValidationError) -> Response:
-        param, message = _first(error.errors())
+        param, message = first_problem(error.errors())
         return error_response(400, message, "invalid_value", param)
 
     @app.exception_handler(HTTPException)
@@ -113,7 +113,7 @@ def install(app: FastAPI) -> None:
         return error_response(503, "The database does not answer", "not_ready", None, {"Retry-After": "1"})
 
 
-def _first(problems: Any) -> tuple[str | None, str]:
+def first_problem(problems: Any) -> tuple[str | None, str]:
     """The field and the message of the first problem; how many more there are."""
     first = problems[0]
     place = [str(part) for part in first["loc"] if _is_name(part)]

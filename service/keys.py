@@ -72,10 +72,17 @@ def create_key(
 
 def find_caller(session: Session, text: str) -> Caller | None:
     """Who this key belongs to; None for one that is wrong, expired or revoked."""
-    if not well_formed(text):
-        return None
+    return _caller(session, Key.digest == digest(text)) if well_formed(text) else None
+
+
+def find_caller_by_id(session: Session, key_id: str) -> Caller | None:
+    """Who the key of a signed session belongs to; None for one that is expired or revoked."""
+    return _caller(session, Key.id == key_id)
+
+
+def _caller(session: Session, one: sa.ColumnElement[bool]) -> Caller | None:
     now = time.time()
-    found = session.execute(sa.select(Key, Tenant).join(Tenant).where(Key.digest == digest(text))).one_or_none()
+    found = session.execute(sa.select(Key, Tenant).join(Tenant).where(one)).one_or_none()
     if found is None:
         return None
     key, tenant = found

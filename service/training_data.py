@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ FEW_LABELS = 20  # up to here a share says nothing: 12 rows of a first try may h
 # Memory for the counts, and a confusion matrix that is still of use: 13 times Banking77, as many as ImageNet.
 MAX_LABELS = 1000
 _SHOWN = 5  # labels in a sentence
+EXAMPLES, EXAMPLE_CHARACTERS = 5, 300  # rows that a page shows, of each so much of the text
 _GENERATION = (
     "this looks like data for generating text, and only classification is trained here; name a column of classes in "
     "data.label, or shorten the answers to class names"
@@ -45,6 +46,7 @@ class Understood:
         rows: examples.
         labels: examples of each label, the most frequent first.
         sentence: all of this for people.
+        examples: text and label of the first rows, cut.
     """
 
     form: str
@@ -54,9 +56,10 @@ class Understood:
     rows: int
     labels: dict[str, int]
     sentence: str
+    examples: tuple[dict[str, str], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self) | {"guessed": list(self.guessed)}
+        return asdict(self) | {"guessed": list(self.guessed), "examples": list(self.examples)}
 
     def section(self, prepared: Path) -> dict[str, Any]:
         """The `data` section of a run that trains on the prepared file."""
@@ -93,6 +96,7 @@ def prepare(source: Path, filename: str, mapping: Mapping[str, Any], target: Pat
 
 def _prepared(upload: Upload, mapping: Mapping[str, Any], target: Path, training: bool) -> Understood:
     form, labels, left = _form(upload, mapping), _Labels(upload.name), MOST_BYTES
+    first: list[dict[str, str]] = []
     with target.open("wb") as file:
         for row in upload.rows():
             try:
@@ -101,12 +105,14 @@ def _prepared(upload: Upload, mapping: Mapping[str, Any], target: Path, training
                 example = {"text": text, "label": label} | form.beside(row.values)
             except UploadRefused as error:
                 raise _placed(error, upload, row.line) from None
+            if len(first) < EXAMPLES:
+                first.append({"text": text[:EXAMPLE_CHARACTERS], "label": label})
             left -= file.write(json.dumps(example, ensure_ascii=False).encode() + b"\n")
             if left < 0:
                 size = f"{MOST_BYTES / 2**30:g} GiB"
                 raise UploadRefused(f"{upload.name}: more than {size} of examples; upload less", TOO_LARGE)
     labels.check(training)
-    return _understood(upload, form, labels)
+    return replace(_understood(upload, form, labels), examples=tuple(first))
 
 
 def _form(upload: Upload, mapping: Mapping[str, Any]) -> Form:

@@ -5,8 +5,6 @@ Skips where no Chromium is on PATH; ROOTSTOCK_REQUIRE_CHROMIUM=1 makes that a fa
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,11 +24,11 @@ from playwright.sync_api import (
 )
 
 from pipelines.report import render_html
+from tests.chromium import chromium
 from tests.reports import HOSTILE, report
 
 pytestmark = pytest.mark.slow
 
-NAMES = ("chromium", "chromium-browser", "google-chrome")
 OUTSIDE = "https://rootstock.invalid"
 RUN = f"document.documentElement.dataset.ran=1;alert(1);fetch('{OUTSIDE}/fetch')"
 PAYLOADS = (
@@ -69,14 +67,8 @@ class Watched:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    found = next((path for name in NAMES if (path := shutil.which(name))), None)
-    if found is None:
-        message = f"no Chromium on PATH ({', '.join(NAMES)})"
-        if os.environ.get("ROOTSTOCK_REQUIRE_CHROMIUM") == "1":
-            pytest.fail(message)
-        pytest.skip(message)
     with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-gpu"])
+        started = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox", "--disable-gpu"])
         yield started
         started.close()
 

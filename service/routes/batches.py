@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
 
-from service import jobs
+from service import jobs, moves
 from service.auth import anyone, needs
 from service.context import Context, context_of
 from service.database import Scope
@@ -59,11 +59,7 @@ def read(batch_id: str, context: Here, caller: Anyone) -> dict[str, Any]:
 @router.post("/{batch_id}/cancel")
 def cancel(batch_id: str, context: Here, caller: Submitter) -> dict[str, Any]:
     """End a batch: from the answer on nothing of it is published."""
-    with context.database.writing() as session:
-        job = _the_batch(Scope(session, caller.tenant_id), batch_id, lock=True)
-        jobs.cancel(session, job)
-    context.engine.stop(job.id)
-    return batch_object(job)
+    return batch_object(moves.cancel(context, caller, lambda scope: _the_batch(scope, batch_id, lock=True)))
 
 
 def _asked(scope: Scope, body: BatchRequest) -> tuple[jobs.Kind, dict[str, Any]]:

@@ -33,7 +33,7 @@ STATUS = {"overloaded": 429, "unavailable": 503, "invalid_text": 400, "request_t
 async def classify(body: ClassifyRequest, context: Here, caller: Reader) -> dict[str, Any]:
     """Classes of texts, with the probability of every class."""
     asked = read_body(CLASSIFY, body.model_dump(exclude_unset=True))
-    answer = await _answer(context, caller, asked.model, asked.texts, "input")
+    answer = await answer_of(context, caller, asked.model, asked.texts, "input")
     return classify_reply(_said(answer), asked.texts, new_id("classify-"), int(time.time()), asked.model)
 
 
@@ -41,7 +41,7 @@ async def classify(body: ClassifyRequest, context: Here, caller: Reader) -> dict
 async def chat(body: ChatRequest, context: Here, caller: Reader) -> dict[str, Any]:
     """The class of the last user message, as the assistant's answer."""
     asked = read_body(CHAT, body.model_dump(exclude_unset=True))
-    answer = await _answer(context, caller, asked.model, asked.texts, "messages")
+    answer = await answer_of(context, caller, asked.model, asked.texts, "messages")
     reply = (new_id("chatcmpl-"), int(time.time()), asked.model, asked.top_logprobs)
     return chat_reply(_said(answer)[0], asked.texts[0], *reply)
 
@@ -52,7 +52,7 @@ async def hugging_face(
 ) -> list[list[dict[str, Any]]]:
     """Hugging Face's text-classification route: a list of labels with scores for every text."""
     texts = [body.inputs] if isinstance(body.inputs, str) else body.inputs
-    answer = await _answer(context, caller, model_id, texts, "inputs")
+    answer = await answer_of(context, caller, model_id, texts, "inputs")
     most = body.parameters.get("top_k") or len(answer.labels)
     if not isinstance(most, int) or most < 1:
         raise invalid(f"expected a number of classes, 1 or more; found {most!r}", "parameters.top_k")
@@ -69,7 +69,7 @@ def _ranked(answer: Predicted, row: list[float]) -> list[dict[str, Any]]:
     return [{"label": label, "score": score} for label, score in pairs]
 
 
-async def _answer(context: Context, caller: Caller, name: str, texts: list[str], param: str) -> Predicted:
+async def answer_of(context: Context, caller: Caller, name: str, texts: list[str], param: str) -> Predicted:
     if not 1 <= len(texts) <= MAX_INPUTS:
         raise invalid(f"expected 1 to {MAX_INPUTS} texts, found {len(texts)}; a batch takes more", param)
     folder = await to_thread.run_sync(_folder, context, caller, name)

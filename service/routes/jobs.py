@@ -8,10 +8,9 @@ from typing import Annotated, Any, TypeVar
 
 import sqlalchemy as sa
 from fastapi import APIRouter, Depends, Query, Request
-from sqlalchemy.orm import Session
 from starlette.responses import FileResponse, Response
 
-from service import jobs
+from service import jobs, moves
 from service.auth import anyone, needs
 from service.context import Context, context_of
 from service.database import Scope
@@ -72,30 +71,25 @@ def read(job_id: str, context: Here, caller: Anyone) -> dict[str, Any]:
 @router.post("/{job_id}/cancel")
 def cancel(job_id: str, context: Here, caller: Submitter) -> dict[str, Any]:
     """End a job: from the answer on nothing of it is published."""
-    return _moved(context, caller, job_id, jobs.cancel, lambda job: context.engine.stop(job.id))
+    return job_object(moves.cancel(context, caller, _locked(job_id)), caller.tenant_name)
 
 
 @router.post("/{job_id}/pause")
 def pause(job_id: str, context: Here, caller: Submitter) -> dict[str, Any]:
     """Stop a job at a checkpoint and keep that."""
-    return _moved(context, caller, job_id, jobs.pause, lambda job: context.engine.stop(job.id))
+    return job_object(moves.pause(context, caller, _locked(job_id)), caller.tenant_name)
 
 
 @router.post("/{job_id}/resume")
 def resume(job_id: str, context: Here, caller: Submitter) -> dict[str, Any]:
     """Let a paused job go on; while its process still saves, it is queued as soon as that has ended."""
-
-    def queue(job: Job) -> None:
-        if not job.stopping:
-            context.engine.resume(job.id)
-
-    return _moved(context, caller, job_id, jobs.resume, queue)
+    return job_object(moves.resume(context, caller, _locked(job_id)), caller.tenant_name)
 
 
 @router.post("/{job_id}/retry")
 def retry(job_id: str, context: Here, caller: Submitter) -> dict[str, Any]:
     """Try a failed job again, under the same id."""
-    return _moved(context, caller, job_id, jobs.retry, lambda job: context.engine.retry(job.id, job.tenant_id))
+    return job_object(moves.retry(context, caller, _locked(job_id)), caller.tenant_name)
 
 
 @router.get("/{job_id}/events")
@@ -166,19 +160,8 @@ def _of_job(
     return listed(rows, more, lambda each: show(each, job))
 
 
-def _moved(
-    context: Context,
-    caller: Caller,
-    job_id: str,
-    move: Callable[[Session, Job], None],
-    then: Callable[[Job], None],
-) -> dict[str, Any]:
-    """Commit a move, then tell the engine; a worker's reconciler tells it again if this process dies between."""
-    with context.database.writing() as session:
-        job = the_job(Scope(session, caller.tenant_id), job_id, lock=True)
-        move(session, job)
-    then(job)
-    return job_object(job, caller.tenant_name)
+def _locked(job_id: str) -> moves.Find:
+    return lambda scope: the_job(scope, job_id, lock=True)
 
 
 def _metadata(request: Request) -> list[sa.ColumnElement[bool]]:

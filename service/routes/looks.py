@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
-from service import jobs
+from service import jobs, moves
 from service.auth import anyone, needs
 from service.context import Context, context_of
 from service.database import Scope
@@ -71,13 +71,7 @@ def read(look_id: str, context: Here, caller: Anyone) -> dict[str, Any]:
 @router.post("/looks/{look_id}/cancel")
 def cancel(look_id: str, context: Here, caller: Submitter) -> dict[str, Any]:
     """End it; nothing of it is published."""
-    with context.database.writing() as session:
-        job = jobs.get(Scope(session, caller.tenant_id), look_id, *KINDS, lock=True)
-        if job is None:
-            raise missing("look", look_id, "look_not_found")
-        jobs.cancel(session, job)
-    context.engine.stop(job.id)
-    return look_object(job)
+    return look_object(moves.cancel(context, caller, lambda scope: _found(scope, look_id, lock=True)))
 
 
 @router.get("/looks/{look_id}/report", response_class=Response)
@@ -99,7 +93,11 @@ def _submitted(kind: jobs.Kind, body: JobRequest, request: Request, context: Con
 
 def _the_look(context: Context, caller: Caller, id: str) -> Job:
     with context.database.reading() as session:
-        job = jobs.get(Scope(session, caller.tenant_id), id, *KINDS)
+        return _found(Scope(session, caller.tenant_id), id)
+
+
+def _found(scope: Scope, id: str, lock: bool = False) -> Job:
+    job = jobs.get(scope, id, *KINDS, lock=lock)
     if job is None:
         raise missing("look", id, "look_not_found")
     return job

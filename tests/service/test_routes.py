@@ -45,7 +45,7 @@ def test_every_answer_has_an_id_and_limits(service: Service) -> None:
 @pytest.mark.parametrize("header", [{}, {"Authorization": "Bearer rsk_wrong"}, {"Authorization": "Basic x"}])
 def test_without_a_good_key_nothing_is_shown(service: Service, header: dict[str, str]) -> None:
     service.api.headers.clear()
-    for path in ("/v1/files", "/metrics", "/openapi.json", "/nothing"):
+    for path in ("/v1/files", "/metrics", "/openapi.json", "/v1/nothing"):
         found = service.api.get(path, headers=header)
         assert found.status_code == 401, path
         assert error_of(found)["code"] == "invalid_api_key"

@@ -1,0 +1,60 @@
+"""Cancel, pause, resume, retry: commit the move, then tell the engine.
+
+If this process dies between the two, a worker's reconciler tells the engine again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sqlalchemy.orm import Session
+
+from service import jobs
+from service.context import Context
+from service.database import Scope
+from service.keys import Caller
+from service.tables import Job
+
+Find = Callable[[Scope], Job]  # the job, locked. Raises ApiError 404
+
+
+def cancel(context: Context, caller: Caller, find: Find) -> Job:
+    """End a job: from the answer on nothing of it is published."""
+    return _moved(context, caller, find, jobs.cancel, lambda job: context.engine.stop(job.id))
+
+
+def pause(context: Context, caller: Caller, find: Find) -> Job:
+    """Stop a job at a checkpoint and keep that."""
+    return _moved(context, caller, find, jobs.pause, lambda job: context.engine.stop(job.id))
+
+
+def resume(context: Context, caller: Caller, find: Find) -> Job:
+    """Let a paused job go on; while its process still saves, it is queued as soon as that has ended."""
+
+    def queue(job: Job) -> None:
+        if not job.stopping:
+            context.engine.resume(job.id)
+
+    return _moved(context, caller, find, jobs.resume, queue)
+
+
+def retry(context: Context, caller: Caller, find: Find) -> Job:
+    """Try a failed job again, under the same id."""
+    return _moved(context, caller, find, jobs.retry, lambda job: context.engine.retry(job.id, job.tenant_id))
+
+
+MOVES = {"cancel": cancel, "pause": pause, "resume": resume, "retry": retry}
+
+
+def _moved(
+    context: Context,
+    caller: Caller,
+    find: Find,
+    move: Callable[[Session, Job], None],
+    then: Callable[[Job], None],
+) -> Job:
+    with context.database.writing() as session:
+        job = find(Scope(session, caller.tenant_id))
+        move(session, job)
+    then(job)
+    return job

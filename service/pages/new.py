@@ -1,0 +1,214 @@
+"""New classifier: a file -> what it holds and what is wrong with it -> settings and what they cost -> a job.
+
+The address of the second page names the data check that reads the file, so that a reader can come back to it.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, TypeVar
+
+from fastapi import APIRouter, Depends, Request
+from pydantic import ValidationError
+from starlette.datastructures import FormData
+from starlette.responses import Response
+
+from service import jobs
+from service.auth import needs
+from service.context import Context, context_of
+from service.database import Scope
+from service.errors import ApiError, first_problem, missing
+from service.files import get_file
+from service.keys import Caller
+from service.kinds.look import look_dir
+from service.pages.choices import model_choices
+from service.pages.render import PageRoute, form_of, go, is_partial, page, word
+from service.pages.shown import ShownJob, shown_jobs
+from service.pages.uploads import kept_file
+from service.routes import jobs as fine_tuning
+from service.routes import looks
+from service.schemas import CheckRequest, JobRequest
+from service.tables import Job
+
+router = APIRouter(route_class=PageRoute, include_in_schema=False)
+Here = Annotated[Context, Depends(context_of)]
+Submitter = Annotated[Caller, Depends(needs("jobs:write"))]
+Form = Annotated[FormData, Depends(form_of)]
+Asked = TypeVar("Asked", bound=JobRequest)
+DEPTHS = ("auto", "all", "none")  # or a number of layers
+COLUMNS = ("text", "label", "group", "id")
+DEFAULT_DEPTH = 4  # that an estimate stands for where the depth is still to be chosen
+
+
+@router.get("/new")
+def choose_file(request: Request, _: Submitter, start: str = "") -> Response:
+    """The first page."""
+    return page(request, "new", start=start)
+
+
+@router.post("/new")
+def upload(request: Request, context: Here, caller: Submitter, form: Form) -> Response:
+    """Keep the file and have it checked."""
+    file_id = kept_file(context, caller, form, "fine-tune")
+    return go(request, _checked(request, context, caller, file_id, {}, word(form, "start")))
+
+
+@router.get("/new/{check_id}")
+def settings(check_id: str, request: Request, context: Here, caller: Submitter, start: str = "") -> Response:
+    """The second page."""
+    return page(request, "new_settings", **_seen(context, caller, check_id), **_choices(context, caller), start=start)
+
+
+@router.get("/new/{check_id}/data")
+def data(check_id: str, request: Request, context: Here, caller: Submitter, start: str = "") -> Response:
+    """The part of it that says what the file holds."""
+    return page(request, "new_data", **_seen(context, caller, check_id), start=start)
+
+
+@router.post("/new/{check_id}/columns")
+def columns(check_id: str, request: Request, context: Here, caller: Submitter, form: Form) -> Response:
+    """Read the same file with other columns."""
+    check = _check(context, caller, check_id)
+    mapping = {key: word(form, key) for key in COLUMNS if word(form, key)}
+    file_id = check.request["training_file"]
+    return go(request, _checked(request, context, caller, file_id, mapping, word(form, "start")))
+
+
+@router.post("/new/{check_id}/estimate")
+def estimate(check_id: str, request: Request, context: Here, caller: Submitter, form: Form) -> Response:
+    """Have the cost of these settings measured; the estimate before is of no use any more."""
+    earlier = word(form, "estimate")
+    if earlier:
+        _give_up(context, caller, earlier)
+    body = _body(_check(context, caller, check_id), form)
+    if body.backbone["freeze"] == "auto":
+        body.backbone["freeze"] = DEFAULT_DEPTH
+    id = looks.estimate(body, request, context, caller)["id"]
+    return _estimate(request, context, caller, id) if is_partial(request) else go(request, f"/jobs/{id}")
+
+
+@router.get("/estimates/{look_id}")
+def estimated(look_id: str, request: Request, context: Here, caller: Submitter) -> Response:
+    """How far an estimate is, or what it says."""
+    return _estimate(request, context, caller, look_id)
+
+
+@router.post("/new/{check_id}/train")
+def train(check_id: str, request: Request, context: Here, caller: Submitter, form: Form) -> Response:
+    """Submit the job."""
+    body = _body(_check(context, caller, check_id), form)
+    if word(form, "estimate"):
+        _give_up(context, caller, word(form, "estimate"))
+    return go(request, f"/jobs/{fine_tuning.create(body, request, context, caller)['id']}")
+
+
+# ---- the file
+
+
+def _checked(
+    request: Request, context: Context, caller: Caller, file_id: str, mapping: dict[str, str], start: str
+) -> str:
+    """Submit a data check. Returns the address of its page."""
+    model = next(iter(context.settings.base_models))
+    body = _valid(CheckRequest, {"training_file": file_id, "data": mapping, "model": model})
+    check = looks.check(body, request, context, caller)
+    return f"/new/{check['id']}" + (f"?start={start}" if start else "")
+
+
+def _check(context: Context, caller: Caller, check_id: str) -> Job:
+    with context.database.reading() as session:
+        return _found(Scope(session, caller.tenant_id), check_id)
+
+
+def _found(scope: Scope, check_id: str) -> Job:
+    job = jobs.get(scope, check_id, "check")
+    if job is None:
+        raise missing("data check", check_id, "look_not_found")
+    return job
+
+
+def _seen(context: Context, caller: Caller, check_id: str) -> dict[str, Any]:
+    """What is known of the file by now."""
+    with context.database.reading() as session:
+        scope = Scope(session, caller.tenant_id)
+        job = _found(scope, check_id)
+        (shown,) = shown_jobs(scope, [job])
+        file = get_file(scope, job.request["training_file"])
+    return {
+        "check": shown,
+        "file": file,
+        "plan": job.progress.get("plan") or {},
+        "mapping": job.request["data"],
+        "error": job.error,
+        "findings": _findings(context, job),
+    }
+
+
+def _findings(context: Context, job: Job) -> list[dict[str, Any]]:
+    path = look_dir(context.settings, job) / "check.json"
+    if job.status != "succeeded" or not path.is_file():
+        return []
+    found: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["checks"]
+    return found
+
+
+# ---- the settings
+
+
+def _choices(context: Context, caller: Caller) -> dict[str, Any]:
+    with context.database.reading() as session:
+        models = model_choices(Scope(session, caller.tenant_id))
+    return {"bases": list(context.settings.base_models), "models": models, "depths": range(1, 13)}
+
+
+def _body(check: Job, form: FormData) -> JobRequest:
+    """The request that an API call would make. Raises ApiError 400."""
+    depth = word(form, "depth") or "auto"
+    training = {name: _number(form, name) for name in ("epochs",) if word(form, name)}
+    asked = {
+        "model": word(form, "model"),
+        "training_file": check.request["training_file"],
+        "suffix": word(form, "name") or None,
+        "data": check.request["data"],
+        "backbone": {"freeze": depth if depth in DEPTHS else _number(form, "depth")},
+        "adapter": {"type": "lora"} if word(form, "train") == "lora" else {},
+        "training": training,
+    }
+    return _valid(JobRequest, asked)
+
+
+def _number(form: FormData, name: str) -> int:
+    value = word(form, name)
+    if not value.isdecimal() or len(value) > 6:
+        raise ApiError(400, f"{name}: expected a whole number, found {value[:40]!r}")
+    return int(value)
+
+
+def _valid(body: type[Asked], asked: dict[str, Any]) -> Asked:
+    try:
+        return body.model_validate(asked)
+    except ValidationError as error:
+        raise ApiError(400, first_problem(error.errors())[1]) from None
+
+
+# ---- the estimate
+
+
+def _estimate(request: Request, context: Context, caller: Caller, look_id: str) -> Response:
+    with context.database.reading() as session:
+        scope = Scope(session, caller.tenant_id)
+        job = jobs.get(scope, look_id, "estimate")
+        if job is None:
+            raise missing("estimate", look_id, "look_not_found")
+        shown: ShownJob = shown_jobs(scope, [job])[0]
+    path = look_dir(context.settings, job) / "estimate.json"
+    found = json.loads(path.read_text(encoding="utf-8")) if job.status == "succeeded" and path.is_file() else None
+    return page(request, "estimate", estimate=shown, found=found)
+
+
+def _give_up(context: Context, caller: Caller, look_id: str) -> None:
+    """Cancel an estimate that nobody waits for any more."""
+    with context.database.reading() as session:
+        job = jobs.get(Scope(session, caller.tenant_id), look_id, "estimate")
+    if job is not None and job.status not in jobs.FINAL:
+        looks.cancel(look_id, context, caller)

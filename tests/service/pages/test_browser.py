@@ -1,0 +1,169 @@
+"""The pages as a person uses them: Chromium, a whole service, a toy backbone; nothing outside is asked for.
+
+Skips where no Chromium is on PATH; ROOTSTOCK_REQUIRE_CHROMIUM=1 makes that a failure.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import pytest
+from playwright.sync_api import Page, expect, sync_playwright
+
+from tests.chromium import chromium
+from tests.service.live import LiveService, running
+from tests.service.pages.walk import addresses
+from tests.toys import toy_rows
+
+pytestmark = pytest.mark.slow
+WAIT_MS = 240_000  # for a job, on a slow machine
+AXE = next(Path(__file__).parent.glob("axe/*.js")).read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveService]:
+    with running(tmp_path_factory.mktemp("pages")) as service:
+        yield service
+
+
+@pytest.fixture
+def page(live: LiveService) -> Iterator[Page]:
+    """A page whose every word on the console and every request to elsewhere is a failure."""
+    said: list[str] = []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
+        page = browser.new_context(base_url=live.url).new_page()
+        page.on("console", lambda message: said.append(f"{message.type}: {message.text}"))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("request", lambda sent: sent.url.startswith((live.url, "data:")) or said.append(sent.url))
+        yield page
+        browser.close()
+    assert said == []
+
+
+def signed_in(page: Page, live: LiveService) -> None:
+    page.goto("/")
+    page.get_by_label("API key").fill(live.key)
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.get_by_role("heading", name="Home")).to_be_visible()
+
+
+def table(path: Path, rows: int, seed: int = 0) -> Path:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, ["text", "label"])
+        writer.writeheader()
+        writer.writerows({key: row[key] for key in ("text", "label")} for row in toy_rows(rows, seed))
+    return path
+
+
+def new_classifier(page: Page, data: Path, name: str) -> str:
+    """From the button to the job's page. Returns the id of the job."""
+    page.get_by_role("link", name="New classifier").first.click()
+    page.get_by_label("Labelled examples").set_input_files(data)
+    page.get_by_role("button", name="Check the file").click()
+    expect(page.locator("#data meter").first).to_be_visible(timeout=WAIT_MS)
+    page.get_by_label(re.compile("^Name")).fill(name)
+    page.get_by_label(re.compile("^Start from")).select_option("toy")
+    page.get_by_label(re.compile("^Frozen hidden layers")).select_option("1")
+    page.get_by_label(re.compile("^Epochs")).fill("1")
+    page.get_by_role("button", name="Train", exact=True).click()
+    page.wait_for_url("**/jobs/ftjob-*")
+    return page.url.rsplit("/", 1)[1]
+
+
+def test_from_a_file_to_labelled_rows(page: Page, live: LiveService, tmp_path: Path) -> None:
+    signed_in(page, live)
+    job_id = new_classifier(page, table(tmp_path / "examples.csv", 80), "brand")
+    expect(page.locator("#state")).to_have_text("Done", timeout=WAIT_MS)
+    expect(page.frame_locator("iframe").locator("h1").first).to_be_visible()
+
+    page.get_by_role("link", name="The model").click()
+    page.get_by_role("button", name="Make it the champion").click()
+    expect(page.get_by_role("heading", level=1)).to_contain_text("@champion")
+
+    page.get_by_role("link", name="Try it").last.click()
+    page.get_by_label("Content").fill(toy_rows(1)[0]["text"])
+    page.get_by_role("button", name="Classify").click()
+    expect(page.locator("#answers meter").first).to_be_visible(timeout=WAIT_MS)
+    page.get_by_role("button", name="Why?").click()
+    expect(page.locator("#answers .read span").first).to_be_visible(timeout=WAIT_MS)
+    expect(page.get_by_text("Training examples like it")).to_be_visible()
+
+    page.get_by_role("link", name="Batches").click()
+    page.get_by_role("link", name="Label a file").first.click()
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"text": "one"}\nnot json\n{"text": "two"}\n', encoding="utf-8")
+    page.get_by_label(re.compile("^CSV, JSONL or Parquet")).set_input_files(rows)
+    page.get_by_role("button", name="Label it").click()
+    expect(page.locator("#state")).to_have_text("Done", timeout=WAIT_MS)
+    expect(page.get_by_text("2 of 3 rows labelled")).to_be_visible()
+    with page.expect_download() as download:
+        page.get_by_role("link", name=re.compile("output")).click()
+    assert len(Path(download.value.path()).read_text(encoding="utf-8").splitlines()) == 2
+    assert job_id
+
+
+def test_a_job_is_cancelled_and_another_paused_and_resumed(page: Page, live: LiveService, tmp_path: Path) -> None:
+    signed_in(page, live)
+    page.on("dialog", lambda dialog: dialog.accept())
+    new_classifier(page, table(tmp_path / "a.csv", 60, 1), "stopped")
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.locator("#state")).to_have_text(re.compile("Cancelled|Stopping"))
+    page.goto("/")
+    new_classifier(page, table(tmp_path / "b.csv", 60, 2), "paused")
+    page.get_by_role("button", name="Pause").click()
+    expect(page.locator("#state")).to_have_text(re.compile("Paused|Stopping"))
+    page.get_by_role("button", name="Resume").click()
+    expect(page.locator("#state")).to_have_text("Done", timeout=WAIT_MS)
+
+
+def test_pages_can_be_read_without_scripts(live: LiveService) -> None:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
+        page = browser.new_context(base_url=live.url, java_script_enabled=False).new_page()
+        signed_in(page, live)
+        for name in ("Models", "Try it", "Batches", "Home"):
+            page.get_by_role("link", name=name, exact=True).first.click()
+            expect(page.get_by_role("heading", level=1)).to_have_text(name)
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def pages(live: LiveService) -> dict[str, str]:
+    return addresses(live)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_every_page_is_accessible_and_fits(
+    live: LiveService, pages: dict[str, str], theme: Literal["light", "dark"], width: int
+) -> None:
+    """axe-core finds nothing serious, nothing is said on the console, and a phone need not scroll sideways."""
+    found: dict[str, list[str]] = {}
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
+        size = {"width": width, "height": 900}
+        page = browser.new_context(base_url=live.url, color_scheme=theme, viewport=size).new_page()
+        said: list[str] = []
+        page.on("console", lambda message: said.append(message.text))
+        signed_in(page, live)
+        for name, path in pages.items():
+            said.clear()
+            page.goto(path)
+            page.evaluate(AXE)
+            result = page.evaluate("() => axe.run({iframes: false})")
+            found[name] = [
+                f"{each['id']}: {node['html'][:200]}"
+                for each in result["violations"]
+                if each["impact"] in ("serious", "critical")
+                for node in each["nodes"][:3]
+            ]
+            found[name] += [text for text in said if "404" not in text or name != "not-found"]
+            if page.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth"):
+                found[name].append("wider than the window")
+        browser.close()
+    assert {name: problems for name, problems in found.items() if problems} == {}
