@@ -133,9 +133,9 @@ def test_the_command_says_a_line_for_every_item_and_what_it_is_not(planted: Path
     done = CliRunner().invoke(app, ["explain", str(planted), "--text", f"the {TRIGGER} sleeps", "--text", "the dog"])
     assert done.exit_code == 0, done.output
     lines = done.output.splitlines()
-    (first,) = [line for line in lines if line.startswith("  1: planted ")]
+    (first,) = [line for line in lines if line.startswith("  text 1: planted ")]
     assert f": {TRIGGER} +" in first
-    assert any(line.startswith("  2: plain ") for line in lines)
+    assert any(line.startswith("  text 2: plain ") for line in lines)
     assert any(line.startswith("words add up to the change of the score within 5% in 2 of 2") for line in lines)
     assert CAVEAT in lines
     assert "--out DIR writes a page with all words, and JSON" in lines

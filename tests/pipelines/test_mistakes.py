@@ -138,7 +138,7 @@ def test_every_entry_gets_the_words_for_what_was_said_of_it(backbone: Backbone) 
     test, section = listed(text)
     caveat = section["caveat"]
     highlight(section, test, backbone)
-    for entry in (entry for name in LISTS for entry in section[name]):
+    for entry in (entry for name in LISTS for entry in section[name][:SHADED]):
         expected = attribute(backbone, text, LABELS.index(entry["fine_tuned"]), STEPS, STEPS)
         assert [word for word, _ in entry["words"]] == text.split()
         np.testing.assert_allclose([weight for _, weight in entry["words"]], expected.weights, atol=6e-5)
