@@ -21,7 +21,7 @@ from service.errors import ApiError, error_response
 from service.ids import new_id
 from service.keys import Caller, find_caller, find_caller_by_id, note_use
 from service.limits import Limits
-from service.sessions import COOKIE, Sessions, is_page
+from service.sessions import COOKIE, Sessions, is_page, is_partial
 
 PUBLIC = frozenset({"/healthz", "/readyz", "/login"})  # the constant list of paths that need no key, with what is below
 PUBLIC_FOLDER = "/static/"  # stylesheet and scripts
@@ -117,9 +117,8 @@ class SignIn(ApiError):
     def __init__(self, request: Request) -> None:
         super().__init__(401, "Sign in first", "invalid_api_key")
         wanted = request.url.path if request.method == "GET" else "/"
-        partial = request.headers.get("hx-request") == "true"
-        self.url = "/login" if wanted == "/" or partial else f"/login?{urlencode({'next': wanted})}"
-        self.partial = partial
+        self.partial = is_partial(request)
+        self.url = "/login" if wanted == "/" or self.partial else f"/login?{urlencode({'next': wanted})}"
 
     def response(self) -> Response:
         if self.partial:

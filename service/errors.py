@@ -12,6 +12,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi import HTTPException as FastAPIHTTPException
 from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
 from sqlalchemy.exc import DataError, OperationalError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
@@ -81,39 +82,41 @@ def error_response(
     return Response(json.dumps(body), status, headers, media_type="application/json")
 
 
+TOLD = (ApiError, RequestValidationError, RootstockError, DataError, OperationalError)
+
+
 def install(app: FastAPI) -> None:
     """Every exception ends in the one shape; none shows a traceback."""
 
-    @app.exception_handler(ApiError)
-    async def api_error(_: Request, error: ApiError) -> Response:
-        return error.response()
+    async def known(_: Request, error: Exception) -> Response:
+        return told(error).response()
 
-    @app.exception_handler(RequestValidationError)
-    async def unusable(_: Request, error: RequestValidationError) -> Response:
-        param, message = first_problem(error.errors())
-        return error_response(400, message, "invalid_value", param)
+    for kind in TOLD:
+        app.add_exception_handler(kind, known)
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> Response:
         return error_response(error.status_code, _http_message(request, error), _http_code(error), None, error.headers)
 
-    @app.exception_handler(RootstockError)
-    async def ours(_: Request, error: RootstockError) -> Response:
-        code, param = getattr(error, "code", "invalid_value"), getattr(error, "param", None)
-        return error_response(400, str(error), code, param)
 
-    @app.exception_handler(DataError)
-    async def unusual(_: Request, __: DataError) -> Response:
-        return error_response(400, "The request holds characters or numbers that cannot be kept", "invalid_value", None)
+def told(error: Exception) -> ApiError:
+    """What a client is told of one of TOLD, over the API and on pages."""
+    if isinstance(error, ApiError):
+        return error
+    if isinstance(error, RequestValidationError | ValidationError):
+        param, message = _first(error.errors())
+        return invalid(message, param)
+    if isinstance(error, RootstockError):
+        return ApiError(400, str(error), getattr(error, "code", "invalid_value"), getattr(error, "param", None))
+    if isinstance(error, DataError):
+        return invalid("The request holds characters or numbers that cannot be kept")
+    assert isinstance(error, OperationalError)
+    if "full" in str(error.orig):
+        return ApiError(507, "There is no room left on the server's disk", "insufficient_storage")
+    return ApiError(503, "The database does not answer", "not_ready", None, {"Retry-After": "1"})
 
-    @app.exception_handler(OperationalError)
-    async def database(_: Request, error: OperationalError) -> Response:
-        if "full" in str(error.orig):
-            return ApiError(507, "There is no room left on the server's disk", "insufficient_storage").response()
-        return error_response(503, "The database does not answer", "not_ready", None, {"Retry-After": "1"})
 
-
-def first_problem(problems: Any) -> tuple[str | None, str]:
+def _first(problems: Any) -> tuple[str | None, str]:
     """The field and the message of the first problem; how many more there are."""
     first = problems[0]
     place = [str(part) for part in first["loc"] if _is_name(part)]

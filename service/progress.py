@@ -28,6 +28,7 @@ from pipelines.records import (
     Validation,
 )
 from service.terminal import one_line, progress_bar
+from service.units import duration
 
 PLACES = 3  # of a finding that a terminal shows
 _MARKS = {"problem": "  !!", "note": "  - ", "fine": "  ok"}
@@ -165,8 +166,8 @@ def _estimate(found: Estimated) -> list[str]:
     rows = {
         "parameters trained": f"{parameters['trained']:,} of {parameters['total']:,}",
         "optimizer steps": f"{figures['steps']:,}",
-        "training": _between(figures["train_seconds"], _duration),
-        "whole run": _between(figures["whole_seconds"], _duration),
+        "training": _between(figures["train_seconds"], duration),
+        "whole run": _between(figures["whole_seconds"], duration),
         "memory": _between(figures["peak_memory_mib"], _mib),
         "disk, run directory": _mib(disk["run"]["value"]),
         "disk, while it runs": _mib(disk["while_running"]["value"]),
@@ -182,14 +183,6 @@ def _between(figure: dict[str, float], shown: Callable[[float], str]) -> str:
 
 def _mib(mib: float) -> str:
     return f"{mib:,.0f} MiB" if mib >= 10 else f"{mib:.1f} MiB"
-
-
-def _duration(seconds: float) -> str:
-    """`42 s`, `3:05 min`, `2:10 h`."""
-    if round(seconds) < 60:
-        return f"{seconds:.0f} s"
-    whole, unit = (round(seconds), "min") if round(seconds) < 3600 else (round(seconds / 60), "h")
-    return f"{whole // 60}:{whole % 60:02d} {unit}"
 
 
 def _line(event: Event) -> str | None:

@@ -10,6 +10,7 @@ import os
 import secrets
 from pathlib import Path
 
+from fastapi import Request
 from itsdangerous import BadSignature, URLSafeSerializer, URLSafeTimedSerializer
 
 COOKIE = "rootstock_session"
@@ -21,6 +22,11 @@ API = ("/v1/", "/hf/", "/metrics", "/openapi.json", "/healthz", "/readyz")  # ev
 def is_page(path: str) -> bool:
     """Whether a path is for a browser: only there a cookie is read, so that no other site's form can call the API."""
     return not path.startswith(API)
+
+
+def is_partial(request: Request) -> bool:
+    """Whether htmx asks, for a part of a page."""
+    return request.headers.get("hx-request") == "true"
 
 
 class Sessions:

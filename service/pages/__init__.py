@@ -5,7 +5,8 @@
     render        templates, headers, errors as pages
     shown         jobs as pages say them
     choices       models that a form can offer
-    uploads       the file of a form -> a file of the tenant
+    forms         their token, their fields, their file
+    looks         what a check, an estimate or an explanation has found
     login         sign in and out; stylesheet and scripts
     home          what runs, what was done, the one button
     new           a file -> what it holds, what it would cost -> a fine-tuning job

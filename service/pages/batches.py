@@ -14,9 +14,9 @@ from service.database import Scope
 from service.errors import ApiError
 from service.keys import Caller
 from service.pages.choices import model_choices
-from service.pages.render import PageRoute, form_of, go, page, word
+from service.pages.forms import form_of, kept_file, word
+from service.pages.render import PageRoute, go, page
 from service.pages.shown import shown_jobs
-from service.pages.uploads import kept_file
 from service.paging import page as page_of
 from service.routes import batches
 from service.schemas import BatchRequest

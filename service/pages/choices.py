@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from service.database import Scope
 from service.tables import Alias, Model
 
+CHAMPION = "champion"  # the alias that scripts name
 OFFERED = 200  # the newest
 
 
@@ -42,4 +43,4 @@ def aliases_by_model(scope: Scope, ids: list[str]) -> dict[str, list[str]]:
 
 def _choice(model: Model, aliases: list[str]) -> Choice:
     names = "".join(f" @{name}" for name in aliases)
-    return Choice(model.id, model.job_id, f"{model.family}{names} ({model.job_id[-8:]})", "champion" in aliases)
+    return Choice(model.id, model.job_id, f"{model.family}{names} ({model.job_id[-8:]})", CHAMPION in aliases)

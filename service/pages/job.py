@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import sqlalchemy as sa
@@ -20,8 +21,10 @@ from service.kinds.compare import comparison_dir
 from service.kinds.look import look_dir
 from service.models import models_dir
 from service.pages.curves import drawings
-from service.pages.render import PageRoute, form_of, go, page
+from service.pages.forms import form_of
+from service.pages.render import PageRoute, go, page
 from service.pages.shown import file_of, shown_jobs
+from service.routes.batches import KINDS as BATCHES
 from service.routes.jobs import report_response
 from service.tables import File, Job, JobEvent, Model
 
@@ -30,8 +33,6 @@ Here = Annotated[Context, Depends(context_of)]
 Anyone = Annotated[Caller, Depends(anyone)]
 Form = Annotated[FormData, Depends(form_of)]
 EVENTS, METRICS = 30, 2_000  # that a page shows, that it draws
-BATCHES = ("batch", "table")
-SCOPES = dict.fromkeys(BATCHES, "batches:write")  # of moves; of all other kinds jobs:write
 
 
 @router.get("/jobs/{job_id}")
@@ -54,7 +55,7 @@ def move(job_id: str, move: str, request: Request, context: Here, caller: Anyone
 
     def find(scope: Scope) -> Job:
         job = the_job(scope, job_id, lock=True)
-        needed = SCOPES.get(job.kind, "jobs:write")
+        needed = "batches:write" if job.kind in BATCHES else "jobs:write"
         if not caller.may(needed):
             raise ApiError(403, f"The key that you signed in with may not do that: it lacks the scope {needed}")
         if job.kind != "fine-tune" and move != "cancel":
@@ -70,10 +71,10 @@ def report(job_id: str, request: Request, context: Here, caller: Anyone) -> Resp
     """Its page of figures, as it stands beside the figures."""
     with context.database.reading() as session:
         job = the_job(Scope(session, caller.tenant_id), job_id)
-    folder = report_of(context, job)
-    if folder is None or not (folder[0] / f"{folder[1]}.html").is_file():
+    place = report_of(context, job)
+    if place is None:
         raise ApiError(404, "There is no report of this job")
-    return report_response(request, *folder)
+    return report_response(request, *place)
 
 
 def the_job(scope: Scope, job_id: str, lock: bool = False) -> Job:
@@ -84,15 +85,17 @@ def the_job(scope: Scope, job_id: str, lock: bool = False) -> Job:
     return job
 
 
-def report_of(context: Context, job: Job) -> tuple[Any, str] | None:
-    """Folder and name of the report of a job that has one."""
+def report_of(context: Context, job: Job) -> tuple[Path, str] | None:
+    """Folder and name of the report of a job that has one, as a page."""
     if job.status != "succeeded" or job.kind in BATCHES:
         return None
     if job.kind == "fine-tune":
-        return models_dir(context.settings, job.tenant_id) / job.id, "report"
-    if job.kind == "compare":
-        return comparison_dir(context.settings, job), "report"
-    return look_dir(context.settings, job), job.kind
+        folder, name = models_dir(context.settings, job.tenant_id) / job.id, "report"
+    elif job.kind == "compare":
+        folder, name = comparison_dir(context.settings, job), "report"
+    else:
+        folder, name = look_dir(context.settings, job), job.kind
+    return (folder, name) if (folder / f"{name}.html").is_file() else None
 
 
 def _seen(context: Context, caller: Caller, job_id: str) -> dict[str, Any]:
@@ -106,8 +109,6 @@ def _seen(context: Context, caller: Caller, job_id: str) -> dict[str, Any]:
         (shown,) = shown_jobs(scope, [job])
         files = _files(scope, job)
         ahead = jobs.ahead_of(scope, job) if job.status == "queued" else 0
-    folder = report_of(context, job)
-    page_there = folder is not None and (folder[0] / f"{folder[1]}.html").is_file()
     return {
         "job": shown,
         "plan": job.progress.get("plan") or {},
@@ -118,7 +119,7 @@ def _seen(context: Context, caller: Caller, job_id: str) -> dict[str, Any]:
         "model": model,
         "files": files,
         "ahead": ahead,
-        "report": page_there,
+        "report": report_of(context, job) is not None,
         "sentence": (job.result or {}).get("sentence") or (job.result or {}).get("verdict"),
         "counts": (job.result or {}).get("counts"),
     }

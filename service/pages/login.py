@@ -13,7 +13,8 @@ from starlette.responses import FileResponse, Response
 from service.context import Context, context_of
 from service.errors import ApiError
 from service.keys import find_caller
-from service.pages.render import HEADERS, PageRoute, form_of, go, page, sessions_of, word
+from service.pages.forms import form_of, word
+from service.pages.render import HEADERS, PageRoute, go, page, sessions_of
 from service.sessions import COOKIE, LASTS_S
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
@@ -35,14 +36,14 @@ async def sign_in(request: Request, context: Annotated[Context, Depends(context_
     site = request.headers.get("sec-fetch-site", "same-origin")
     if site not in ("same-origin", "none"):
         raise ApiError(403, "This form is another site's")
-    caller = await to_thread.run_sync(_find, context, text)
-    if caller is None:
-        context.limits.take_failure((request.client.host if request.client else "") or "")
+    key_id = await to_thread.run_sync(_key_of, context, text)
+    if key_id is None:
+        context.limits.take_failure(request.client.host if request.client else "")
         problem = "Expected an API key such as rsk_…, found an unknown, expired or revoked one."
         return page(request, "login", 401, next=target, problem=problem)
     answer = go(request, target)
     answer.set_cookie(
-        COOKIE, sessions_of(request).cookie(caller), max_age=LASTS_S, httponly=True, samesite="lax",
+        COOKIE, sessions_of(request).cookie(key_id), max_age=LASTS_S, httponly=True, samesite="lax",
         secure=request.url.scheme == "https",
     )  # fmt: skip
     return answer
@@ -72,7 +73,8 @@ def own_path(path: str) -> str:
     return path if plain else "/"
 
 
-def _find(context: Context, text: str) -> str | None:
+def _key_of(context: Context, text: str) -> str | None:
+    """Id of the key; None for one that is wrong, expired or revoked."""
     with context.database.reading() as session:
         caller = find_caller(session, text)
     return None if caller is None else caller.key_id

@@ -17,9 +17,9 @@ from service.errors import ApiError, missing
 from service.files import get_file
 from service.keys import Caller
 from service.models import aliases_of, delete_alias, delete_model, find_model, folder_of, set_alias
-from service.pages.choices import aliases_by_model, model_choices
-from service.pages.render import HEADERS, PageRoute, form_of, go, page, word
-from service.pages.uploads import kept_file
+from service.pages.choices import CHAMPION, aliases_by_model, model_choices
+from service.pages.forms import form_of, kept_file, word
+from service.pages.render import HEADERS, PageRoute, go, page
 from service.paging import page as page_of
 from service.routes import comparisons
 from service.schemas import CompareRequest
@@ -32,7 +32,6 @@ Owner = Annotated[Caller, Depends(needs("models:write"))]
 Submitter = Annotated[Caller, Depends(needs("jobs:write"))]
 Form = Annotated[FormData, Depends(form_of)]
 LISTED, FAMILY = 25, 50
-CHAMPION = "champion"
 DOWNLOADS = {"report.json": "application/json", "README.md": "text/markdown", "config.yaml": "text/yaml"}
 
 

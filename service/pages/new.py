@@ -5,11 +5,10 @@ The address of the second page names the data check that reads the file, so that
 
 from __future__ import annotations
 
-import json
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
+from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, Request
-from pydantic import ValidationError
 from starlette.datastructures import FormData
 from starlette.responses import Response
 
@@ -17,24 +16,23 @@ from service import jobs
 from service.auth import needs
 from service.context import Context, context_of
 from service.database import Scope
-from service.errors import ApiError, first_problem, missing
+from service.errors import ApiError
 from service.files import get_file
 from service.keys import Caller
-from service.kinds.look import look_dir
 from service.pages.choices import model_choices
-from service.pages.render import PageRoute, form_of, go, is_partial, page, word
-from service.pages.shown import ShownJob, shown_jobs
-from service.pages.uploads import kept_file
+from service.pages.forms import form_of, kept_file, word
+from service.pages.looks import look_and_figures
+from service.pages.render import PageRoute, go, page
 from service.routes import jobs as fine_tuning
 from service.routes import looks
 from service.schemas import CheckRequest, JobRequest
+from service.sessions import is_partial
 from service.tables import Job
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 Here = Annotated[Context, Depends(context_of)]
 Submitter = Annotated[Caller, Depends(needs("jobs:write"))]
 Form = Annotated[FormData, Depends(form_of)]
-Asked = TypeVar("Asked", bound=JobRequest)
 DEPTHS = ("auto", "all", "none")  # or a number of layers
 COLUMNS = ("text", "label", "group", "id")
 DEFAULT_DEPTH = 4  # that an estimate stands for where the depth is still to be chosen
@@ -110,46 +108,28 @@ def _checked(
 ) -> str:
     """Submit a data check. Returns the address of its page."""
     model = next(iter(context.settings.base_models))
-    body = _valid(CheckRequest, {"training_file": file_id, "data": mapping, "model": model})
+    body = CheckRequest.model_validate({"training_file": file_id, "data": mapping, "model": model})
     check = looks.check(body, request, context, caller)
-    return f"/new/{check['id']}" + (f"?start={start}" if start else "")
+    return f"/new/{check['id']}" + (f"?{urlencode({'start': start})}" if start else "")
 
 
 def _check(context: Context, caller: Caller, check_id: str) -> Job:
-    with context.database.reading() as session:
-        return _found(Scope(session, caller.tenant_id), check_id)
-
-
-def _found(scope: Scope, check_id: str) -> Job:
-    job = jobs.get(scope, check_id, "check")
-    if job is None:
-        raise missing("data check", check_id, "look_not_found")
-    return job
+    return look_and_figures(context, caller, check_id, "check")[0]
 
 
 def _seen(context: Context, caller: Caller, check_id: str) -> dict[str, Any]:
     """What is known of the file by now."""
+    job, shown, found = look_and_figures(context, caller, check_id, "check")
     with context.database.reading() as session:
-        scope = Scope(session, caller.tenant_id)
-        job = _found(scope, check_id)
-        (shown,) = shown_jobs(scope, [job])
-        file = get_file(scope, job.request["training_file"])
+        file = get_file(Scope(session, caller.tenant_id), job.request["training_file"])
     return {
         "check": shown,
         "file": file,
         "plan": job.progress.get("plan") or {},
         "mapping": job.request["data"],
         "error": job.error,
-        "findings": _findings(context, job),
+        "findings": found["checks"] if found else [],
     }
-
-
-def _findings(context: Context, job: Job) -> list[dict[str, Any]]:
-    path = look_dir(context.settings, job) / "check.json"
-    if job.status != "succeeded" or not path.is_file():
-        return []
-    found: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["checks"]
-    return found
 
 
 # ---- the settings
@@ -174,7 +154,7 @@ def _body(check: Job, form: FormData) -> JobRequest:
         "adapter": {"type": "lora"} if word(form, "train") == "lora" else {},
         "training": training,
     }
-    return _valid(JobRequest, asked)
+    return JobRequest.model_validate(asked)
 
 
 def _number(form: FormData, name: str) -> int:
@@ -184,31 +164,16 @@ def _number(form: FormData, name: str) -> int:
     return int(value)
 
 
-def _valid(body: type[Asked], asked: dict[str, Any]) -> Asked:
-    try:
-        return body.model_validate(asked)
-    except ValidationError as error:
-        raise ApiError(400, first_problem(error.errors())[1]) from None
-
-
 # ---- the estimate
 
 
 def _estimate(request: Request, context: Context, caller: Caller, look_id: str) -> Response:
-    with context.database.reading() as session:
-        scope = Scope(session, caller.tenant_id)
-        job = jobs.get(scope, look_id, "estimate")
-        if job is None:
-            raise missing("estimate", look_id, "look_not_found")
-        shown: ShownJob = shown_jobs(scope, [job])[0]
-    path = look_dir(context.settings, job) / "estimate.json"
-    found = json.loads(path.read_text(encoding="utf-8")) if job.status == "succeeded" and path.is_file() else None
+    _, shown, found = look_and_figures(context, caller, look_id, "estimate")
     return page(request, "estimate", estimate=shown, found=found)
 
 
 def _give_up(context: Context, caller: Caller, look_id: str) -> None:
     """Cancel an estimate that nobody waits for any more."""
-    with context.database.reading() as session:
-        job = jobs.get(Scope(session, caller.tenant_id), look_id, "estimate")
-    if job is not None and job.status not in jobs.FINAL:
+    job, _, _ = look_and_figures(context, caller, look_id, "estimate")
+    if job.status not in jobs.FINAL:
         looks.cancel(look_id, context, caller)

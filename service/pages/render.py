@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from typing import Any
 
 from fastapi import Request
-from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
-from sqlalchemy.exc import OperationalError
-from starlette.datastructures import FormData
+from pydantic import ValidationError
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from pipelines.errors import RootstockError
-from service.errors import ApiError
-from service.sessions import COOKIE, Sessions
+from service.errors import TOLD, told
+from service.sessions import COOKIE, Sessions, is_partial
+from service.units import duration
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
@@ -31,7 +29,6 @@ HEADERS = {
     "Cache-Control": "no-store",
     "Vary": "HX-Request",
 }
-FIELDS = 64  # of a form
 log = logging.getLogger(__name__)
 
 
@@ -56,29 +53,9 @@ def go(request: Request, url: str) -> Response:
     return RedirectResponse(url, 303, HEADERS)
 
 
-def is_partial(request: Request) -> bool:
-    """Whether htmx asks, for a part of a page."""
-    return request.headers.get("hx-request") == "true"
-
-
 def sessions_of(request: Request) -> Sessions:
     sessions: Sessions = request.app.state.sessions
     return sessions
-
-
-async def form_of(request: Request) -> AsyncIterator[FormData]:
-    """A dependency: the form of a request, which carries the session's token. Raises ApiError 403."""
-    async with request.form(max_files=1, max_fields=FIELDS) as form:
-        token = request.headers.get("x-csrf-token") or form.get("token") or ""
-        if not isinstance(token, str) or not sessions_of(request).is_token(token, request.cookies.get(COOKIE, "")):
-            raise ApiError(403, "This form is too old, or it is another site's; reload the page and send it again")
-        yield form
-
-
-def word(form: FormData, name: str) -> str:
-    """A text field without space around it; empty where there is none."""
-    value = form.get(name)
-    return value.strip() if isinstance(value, str) else ""
 
 
 class PageRoute(APIRoute):
@@ -90,14 +67,9 @@ class PageRoute(APIRoute):
         async def handled(request: Request) -> Response:
             try:
                 return await handler(request)
-            except ApiError as error:
-                return _error(request, error.status, error.message)
-            except RequestValidationError:
-                return _error(request, 404, "There is no such page")
-            except RootstockError as error:
-                return _error(request, 400, str(error))
-            except OperationalError:
-                return _error(request, 503, "The database does not answer; try again in a moment")
+            except (*TOLD, ValidationError) as error:  # pages make the bodies of calls themselves
+                known = told(error)
+                return _error(request, known.status, known.message)
             except Exception:
                 id = request.state.request_id
                 log.exception("%s: %s %s", id, request.method, request.url.path)
@@ -127,21 +99,7 @@ def _time(value: float | None) -> Markup:
 
 
 def _duration(seconds: float | None) -> str:
-    """`42 s`, `3 min`, `2:10 h`."""
-    if seconds is None:
-        return "–"
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60}:{minutes % 60:02d} h"
-
-
-def _size(number: float) -> str:
-    for unit in ("B", "KiB", "MiB"):
-        if number < 1024:
-            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
-        number /= 1024
-    return f"{number:.1f} GiB"
+    return "–" if seconds is None else duration(seconds)
 
 
 def _cut(text: str, most: int = 300) -> str:
@@ -156,7 +114,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    environment.filters |= {"time": _time, "duration": _duration, "size": _size, "cut": _cut}
+    environment.filters |= {"time": _time, "duration": _duration, "cut": _cut}
     environment.filters["number"] = lambda value: f"{value:,}"
     environment.filters["share"] = lambda value: f"{100 * value:.1f}%"
     return environment

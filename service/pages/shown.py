@@ -34,7 +34,7 @@ STATES = {
     "cancelled": "Cancelled",
 }
 LIVE = (*jobs.ACTIVE, "paused")  # still to come to an end
-MOVES = {  # what can be done with a job of a kind, by its state
+MOVES = {  # and what their buttons say
     "cancel": "Cancel",
     "pause": "Pause",
     "resume": "Resume",
@@ -53,7 +53,6 @@ class ShownJob:
     """
 
     id: str
-    kind: str
     what: str
     title: str
     status: str
@@ -63,7 +62,6 @@ class ShownJob:
     note: str
     error: str
     created_at: float
-    finished_at: float | None
     seconds: float | None
     moves: tuple[tuple[str, str], ...]
 
@@ -88,7 +86,6 @@ def shown(job: Job, names: Mapping[str, str]) -> ShownJob:
     ended = job.finished_at if job.status in jobs.FINAL else None
     return ShownJob(
         id=job.id,
-        kind=job.kind,
         what=KINDS[job.kind],
         title=_title(job, names),
         status=job.status,
@@ -98,7 +95,6 @@ def shown(job: Job, names: Mapping[str, str]) -> ShownJob:
         note=_note(job),
         error=(job.error or {}).get("message", ""),
         created_at=job.created_at,
-        finished_at=ended,
         seconds=(ended or time.time()) - job.started_at if job.started_at is not None else None,
         moves=tuple((name, text) for name, text in MOVES.items() if _allowed(name, job)),
     )

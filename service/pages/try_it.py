@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Annotated, Any
 
 from anyio import to_thread
@@ -12,20 +11,20 @@ from starlette.datastructures import FormData
 from starlette.responses import Response
 
 from pipelines.highlights import pieces
-from service import jobs
 from service.auth import needs
 from service.context import Context, context_of
 from service.database import Scope
-from service.errors import ApiError, missing
+from service.errors import ApiError
 from service.keys import Caller
-from service.kinds.look import look_dir
 from service.models import folder_of, the_model
 from service.pages.choices import model_choices
-from service.pages.render import PageRoute, form_of, go, is_partial, page, word
-from service.pages.shown import shown_jobs
+from service.pages.forms import form_of, word
+from service.pages.looks import look_and_figures
+from service.pages.render import PageRoute, go, page
 from service.routes import looks
 from service.routes.classify import answer_of
 from service.schemas import ExplainRequest
+from service.sessions import is_partial
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 Here = Annotated[Context, Depends(context_of)]
@@ -40,7 +39,7 @@ SHOWN = 12  # classes with their scores
 @router.get("/try")
 def ask(request: Request, context: Here, caller: Reader, model: str = "") -> Response:
     """The form; `model` is chosen already."""
-    return page(request, "try", **_asked(context, caller, [model], ""), answers=[])
+    return page(request, "try", **_asked(context, caller, [model] if model else [], ""), answers=[])
 
 
 @router.post("/try")
@@ -95,18 +94,8 @@ def _points(context: Context, caller: Caller, name: str, scores: dict[str, float
 
 
 def _explanation(request: Request, context: Context, caller: Caller, look_id: str) -> Response:
-    with context.database.reading() as session:
-        scope = Scope(session, caller.tenant_id)
-        job = jobs.get(scope, look_id, "explain")
-        if job is None:
-            raise missing("explanation", look_id, "look_not_found")
-        (shown,) = shown_jobs(scope, [job])
-    found = _read(look_dir(context.settings, job) / "explain.json") if job.status == "succeeded" else None
+    _, shown, found = look_and_figures(context, caller, look_id, "explain")
     return page(request, "why", look=shown, found=found, shaded=[] if found is None else _shaded(found["items"][0]))
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
 def _shaded(item: dict[str, Any]) -> list[tuple[str, str]]:

@@ -23,7 +23,7 @@ from pipelines.records import (
     Step,
     Validation,
 )
-from service.progress import _duration, _rate, _rows, print_json, show
+from service.progress import _rate, _rows, print_json, show
 
 EVENTS: list[Event] = [
     Stage("data", "reading [bold]/x[/y]/:cat:.csv"),
@@ -221,18 +221,3 @@ def test_settings_that_fit_are_printed_as_they_are_typed(capsys: pytest.CaptureF
     show([estimated("backbone.freeze=5", "training.accumulation=2")])
     first = next(line for line in capsys.readouterr().err.splitlines() if line.strip())
     assert first == "fits with --set backbone.freeze=5 --set training.accumulation=2"
-
-
-@pytest.mark.parametrize(
-    ("seconds", "shown"),
-    [
-        (0.2, "0 s"),
-        (59.4, "59 s"),
-        (59.6, "1:00 min"),
-        (3599.4, "59:59 min"),
-        (3600.0, "1:00 h"),
-        (90_000.0, "25:00 h"),
-    ],
-)
-def test_durations_have_the_unit_that_fits_them(seconds: float, shown: str) -> None:
-    assert _duration(seconds) == shown

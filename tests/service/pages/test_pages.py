@@ -227,6 +227,26 @@ def test_an_estimate_of_new_settings_gives_the_earlier_one_up(browser: Browser) 
     assert job.status == "cancelled"
 
 
+@pytest.mark.parametrize(
+    ("path", "form"),
+    [
+        ("/batches/new", {"model": "m" * 300, "file_id": "file-none"}),
+        ("/try/why", {"model": "m" * 300, "text": "a"}),
+        ("/compare", {"model": "m" * 300}),
+    ],
+)
+def test_fields_that_no_call_takes_are_told(browser: Browser, path: str, form: dict[str, str]) -> None:
+    files = {"file": ("a.csv", CSV)} if path == "/compare" else None
+    found = browser.post(path, form, files=files)
+    assert found.status_code == 400
+    assert "at most 255 characters" in found.text
+
+
+def test_the_model_to_start_from_stays_in_the_address(browser: Browser) -> None:
+    found = browser.post("/new", {"start": "ft:a/b:c&d=\n"}, files={"file": ("a.csv", CSV)})
+    assert found.headers["location"].endswith("?start=ft%3Aa%2Fb%3Ac%26d%3D")
+
+
 # ---- models
 
 

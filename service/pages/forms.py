@@ -1,7 +1,10 @@
-"""The file of a form -> a file of the tenant."""
+"""Forms of pages: their token, their fields, their file."""
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+
+from fastapi import Request
 from starlette.datastructures import FormData, UploadFile
 
 from service.context import Context
@@ -9,6 +12,25 @@ from service.database import Scope
 from service.errors import ApiError
 from service.files import add_file, store
 from service.keys import Caller
+from service.pages.render import sessions_of
+from service.sessions import COOKIE
+
+FIELDS = 64  # of a form
+
+
+async def form_of(request: Request) -> AsyncIterator[FormData]:
+    """A dependency: the form of a request, which carries the session's token. Raises ApiError 403."""
+    async with request.form(max_files=1, max_fields=FIELDS) as form:
+        token = request.headers.get("x-csrf-token") or form.get("token") or ""
+        if not isinstance(token, str) or not sessions_of(request).is_token(token, request.cookies.get(COOKIE, "")):
+            raise ApiError(403, "This form is too old, or it is another site's; reload the page and send it again")
+        yield form
+
+
+def word(form: FormData, name: str) -> str:
+    """A text field without space around it; empty where there is none."""
+    value = form.get(name)
+    return value.strip() if isinstance(value, str) else ""
 
 
 def kept_file(context: Context, caller: Caller, form: FormData, purpose: str) -> str:
