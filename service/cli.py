@@ -19,6 +19,7 @@ from pipelines.errors import ConfigError, Interrupted, RootstockError
 from service import admin
 from service.client import commands
 from service.death import die_with_parent
+from service.priority import give_way
 
 # Imports that take seconds (torch, transformers, the service) are inside the commands, so that --help is quick.
 
@@ -388,6 +389,7 @@ def main() -> None:
     """Entry point: every error on purpose becomes one message and an exit code."""
     if parent := os.environ.get("ROOTSTOCK_PARENT"):  # one of several processes of a job
         die_with_parent(int(parent))
+        give_way()
     try:
         app()
     except RootstockError as error:

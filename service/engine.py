@@ -18,7 +18,7 @@ from service.database import Database, DatabaseError, engine_for_jobs
 
 APPLICATION = "rootstock"
 VERSION = "1"  # change it only with a migration of jobs that are under way
-QUEUE = "jobs"
+QUEUES = ("jobs", "looks")  # what people wait for before they decide is not behind hours of training
 WORKFLOW = "run_job"
 ENDED = ("SUCCESS", "ERROR", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")
 log = logging.getLogger(__name__)
@@ -54,11 +54,11 @@ class JobEngine:
         except Exception as problem:
             raise DatabaseError(f"{database.name}: the job engine cannot use it: {problem}") from problem
 
-    def submit(self, session: Session, job_id: str, tenant_id: str, priority: int) -> None:
-        """Queue a job in the caller's own transaction. Priority 1 goes first, within a tenant."""
+    def submit(self, session: Session, job_id: str, tenant_id: str, priority: int, queue: str) -> None:
+        """Queue a job in the caller's own transaction. Priority 1 goes first, within a tenant. `queue`: of QUEUES."""
         options = {
             "workflow_name": WORKFLOW,
-            "queue_name": QUEUE,
+            "queue_name": queue,
             "workflow_id": job_id,
             "workflow_id_reuse_policy": "reject",
             "app_version": VERSION,
@@ -71,13 +71,13 @@ class JobEngine:
         """After a pause or cancel is committed: it leaves the queue, or is not started again."""
         self.client.cancel_workflow(job_id)
 
-    def resume(self, job_id: str) -> None:
+    def resume(self, job_id: str, queue: str) -> None:
         """Back into the queue, with its limits; does nothing for one that has ended."""
-        self.client.resume_workflow(job_id, queue_name=QUEUE)
+        self.client.resume_workflow(job_id, queue_name=queue)
 
-    def retry(self, job_id: str, tenant_id: str) -> None:
+    def retry(self, job_id: str, tenant_id: str, queue: str) -> None:
         """An ended job, from its first step, under the same id."""
-        self.client.rewind_workflow(job_id, start_step=1, queue_name=QUEUE, queue_partition_key=tenant_id)
+        self.client.rewind_workflow(job_id, start_step=1, queue_name=queue, queue_partition_key=tenant_id)
 
     def states(self, job_ids: Sequence[str]) -> dict[str, str]:
         """What the engine thinks of jobs, for those that it knows."""
@@ -107,7 +107,7 @@ def prepare_tables(database: Database) -> None:
 
 
 class WorkerEngine:
-    """For a worker: takes jobs from the queue and runs their steps."""
+    """For a worker: takes jobs from the queues, up to `at_once` from each, and runs their steps."""
 
     def __init__(
         self, database: Database, boot_id: str, steps: Steps, at_once: int, per_tenant: int, poll_s: float
@@ -127,9 +127,10 @@ class WorkerEngine:
         DBOS(config=config)
         _register(steps)
         DBOS.launch()
-        DBOS.register_queue(
-            QUEUE, worker_concurrency=at_once, partition_concurrency=per_tenant, polling_interval_sec=poll_s
-        )
+        for queue in QUEUES:
+            DBOS.register_queue(
+                queue, worker_concurrency=at_once, partition_concurrency=per_tenant, polling_interval_sec=poll_s
+            )
 
     def recover(self, boot_ids: Sequence[str]) -> None:
         """Put the jobs of dead workers back into the queue. Idempotent, safe beside others that do the same."""

@@ -6,7 +6,7 @@ A permanent refusal is never 409 or 5xx without `x-should-retry: false`: clients
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from pipelines.errors import RootstockError
+from service.sessions import is_page
 
 TYPES = {
     400: "invalid_request_error",
@@ -85,8 +86,12 @@ def error_response(
 TOLD = (ApiError, RequestValidationError, RootstockError, DataError, OperationalError)
 
 
-def install(app: FastAPI) -> None:
-    """Every exception ends in the one shape; none shows a traceback."""
+def install(app: FastAPI, problem: Callable[[Request, int, str], Response]) -> None:
+    """Every exception ends in the one shape; none shows a traceback.
+
+    Args:
+        problem: makes the answer where a browser asked for a page that is none.
+    """
 
     async def known(_: Request, error: Exception) -> Response:
         return told(error).response()
@@ -96,6 +101,8 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> Response:
+        if is_page(request.url.path) and "text/html" in request.headers.get("accept", ""):
+            return problem(request, error.status_code, "There is no such page")
         return error_response(error.status_code, _http_message(request, error), _http_code(error), None, error.headers)
 
 

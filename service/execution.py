@@ -12,6 +12,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from pipelines.base_models import VARIABLE
 from pipelines.durable import discard, sync, write_json
 from service import jobs
 from service.child import SAVED
@@ -168,7 +169,7 @@ class Execution:
         with self.database.writing() as session:
             queued_again = jobs.child_ended(session, job_id, self.boot_id, self.draining.is_set())
         if queued_again:
-            self.engine.resume(job_id)
+            self.engine.resume(job_id, jobs.queue_of(job_id))
         return Stopped(f"{job_id} was stopped")
 
     def _hidden(self, task: Task) -> dict[str, str]:
@@ -183,6 +184,7 @@ class Execution:
         own = {
             "ROOTSTOCK_STORE": str(task.settings.tenant_dir(task.job.tenant_id) / "activations"),
             "ROOTSTOCK_STORE_GIB": os.environ.get("ROOTSTOCK_STORE_GIB", ""),
+            VARIABLE: ",".join(f"{alias}={name}" for alias, name in self.settings.base_models.items()),
         }
         if phase == "plan":  # each of its threads would reserve address space, which is limited there
             own["OPENBLAS_NUM_THREADS"] = "1"

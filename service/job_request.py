@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from pipelines.base_models import hidden_layers
 from pipelines.config import parse_config
 from pipelines.errors import ConfigError
 from service.database import Scope
@@ -24,6 +25,7 @@ def job_request(scope: Scope, settings: ServiceSettings, body: JobRequest) -> di
     for param in ("training_file", "validation_file"):
         require_file(scope, getattr(body, param), param)
     base, start_from = _start(scope, settings, body)
+    _check_depth(settings, base, body)
     asked = _hyperparameters(body)
     config = _config(body, asked)
     _check(config, body)
@@ -36,7 +38,6 @@ def job_request(scope: Scope, settings: ServiceSettings, body: JobRequest) -> di
     return {
         "model": body.model,
         "base": base,
-        "backbone": settings.base_models.get(base),
         "start_from": start_from,
         "training_file": body.training_file,
         "validation_file": body.validation_file,
@@ -108,6 +109,15 @@ def _bound(training: dict[str, Any], evaluation: dict[str, Any]) -> None:
     for key, value, most in wanted:
         if isinstance(value, int) and value > most:
             raise invalid(f"{key}: expected at most {most:,}, found {value:,}", key)
+
+
+def _check_depth(settings: ServiceSettings, base: str, body: JobRequest) -> None:
+    """Raises ApiError 400 for more frozen layers than there are, where that is known before the weights are read."""
+    layers, depth = hidden_layers(settings.base_models.get(base, base)), body.backbone.get("freeze")
+    if layers is not None and isinstance(depth, int) and depth > layers:
+        raise invalid(
+            f"backbone.freeze: expected at most {layers}, the hidden layers of {base}; found {depth}", "backbone"
+        )
 
 
 def _check(config: dict[str, Any], body: JobRequest) -> None:

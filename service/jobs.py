@@ -26,17 +26,19 @@ from service.errors import ApiError, invalid
 from service.ids import new_id
 from service.tables import Job, JobCheckpoint, JobEvent
 
-Kind = Literal["fine-tune", "compare", "batch", "table", "check", "probe", "estimate", "explain"]
+Kind = Literal["fine-tune", "compare", "batch", "table", "columns", "check", "probe", "estimate", "explain"]
 PREFIXES: dict[Kind, str] = {
     "fine-tune": "ftjob-",
     "compare": "cmp_",
     "batch": "batch_",
     "table": "batch_",
+    "columns": "columns_",
     "check": "check_",
     "probe": "probe_",
     "estimate": "estimate_",
     "explain": "explain_",
 }
+LOOKS: tuple[Kind, ...] = ("columns", "check", "estimate", "explain")  # people wait for these before they decide
 ACTIVE = ("queued", "validating", "running", "publishing")  # a worker may take these
 FINAL = ("succeeded", "failed", "cancelled")
 IDLE_ATTEMPTS = 20  # in a row without a checkpoint: the job itself ends its workers
@@ -60,6 +62,11 @@ def create(scope: Scope, kind: Kind, request: dict[str, Any], labels: dict[str, 
     scope.session.flush()
     _event(scope.session, job, "Job is queued.")
     return job
+
+
+def queue_of(id: str) -> str:
+    """The engine's queue for a job: looks have one of their own."""
+    return "looks" if id.startswith(tuple(PREFIXES[kind] for kind in LOOKS)) else "jobs"
 
 
 def get(scope: Scope, id: str, *kinds: Kind, lock: bool = False) -> Job | None:

@@ -132,8 +132,8 @@ class Reconciler:
         if call == "stop":
             self.engine.stop(id)
         elif call == "resume":
-            self.engine.resume(id)
+            self.engine.resume(id, jobs.queue_of(id))
         else:
             with self.database.reading() as session:
                 tenant = session.scalars(sa.select(Job.tenant_id).where(Job.id == id)).one()
-            self.engine.retry(id, tenant)
+            self.engine.retry(id, tenant, jobs.queue_of(id))

@@ -33,14 +33,18 @@ def resume(context: Context, caller: Caller, find: Find) -> Job:
 
     def queue(job: Job) -> None:
         if not job.stopping:
-            context.engine.resume(job.id)
+            context.engine.resume(job.id, jobs.queue_of(job.id))
 
     return _moved(context, caller, find, jobs.resume, queue)
 
 
 def retry(context: Context, caller: Caller, find: Find) -> Job:
     """Try a failed job again, under the same id."""
-    return _moved(context, caller, find, jobs.retry, lambda job: context.engine.retry(job.id, job.tenant_id))
+
+    def queue(job: Job) -> None:
+        context.engine.retry(job.id, job.tenant_id, jobs.queue_of(job.id))
+
+    return _moved(context, caller, find, jobs.retry, queue)
 
 
 MOVES = {"cancel": cancel, "pause": pause, "resume": resume, "retry": retry}

@@ -7,7 +7,13 @@ from typing import Any
 from service.tables import File, Job, JobCheckpoint, JobEvent, Key, Model
 
 JOB_STATUS = {"validating": "validating_files", "publishing": "running"}
-LOOKS = {"check": "data.check", "probe": "probe", "estimate": "estimate", "explain": "explanation"}
+LOOKS = {
+    "columns": "data.columns",
+    "check": "data.check",
+    "probe": "probe",
+    "estimate": "estimate",
+    "explain": "explanation",
+}
 BATCH_STATUS = {
     "queued": "validating",
     "running": "in_progress",
@@ -118,8 +124,8 @@ def look_object(job: Job) -> dict[str, Any]:
         "created_at": int(job.created_at),
         "finished_at": _seconds(job.finished_at),
         "status": JOB_STATUS.get(job.status, job.status),
-        "model": job.request["model"],
-        "training_file": job.request.get("training_file"),
+        "model": job.request.get("model"),
+        "training_file": job.request.get("training_file") or job.request.get("file_id"),
         "report_file_id": result.get("report_file_id"),
         "sentence": result.get("sentence"),
         "error": job.error,

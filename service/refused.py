@@ -18,11 +18,20 @@ class UploadRefused(RootstockError):
         code: for programs, such as `not_classification_data`.
         param: what to change: `training_file`, `data.label`, `messages[1].content`.
         line: 1-based line of a text file, or row of Parquet, where it is known.
+        columns: of the file, where the wrong ones are named.
     """
 
-    def __init__(self, message: str, code: str, param: str | None = None, line: int | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        code: str,
+        param: str | None = None,
+        line: int | None = None,
+        columns: tuple[str, ...] = (),
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.code = code
         self.param = param
         self.line = line
+        self.columns = columns

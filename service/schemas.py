@@ -99,6 +99,11 @@ class CheckRequest(JobRequest):
     model: Id = EMBEDDED_BACKBONE  # whose tokens are counted, and whose embeddings doubt labels
 
 
+class ColumnsRequest(Body):
+    file_id: Id
+    metadata: Metadata | None = None
+
+
 class ExplainRequest(Body):
     model: Id
     input: Annotated[list[str], Field(max_length=20)] | str = []  # none: what the model's report lists

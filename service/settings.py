@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from platformdirs import user_cache_path, user_data_path
 
+from pipelines.base_models import base_models
 from pipelines.config import EMBEDDED_BACKBONE
 from pipelines.errors import ConfigError
 
@@ -67,7 +68,7 @@ def service_settings(data_dir: Path | None = None) -> ServiceSettings:
     return ServiceSettings(
         data_dir=path,
         database_url=os.environ.get("ROOTSTOCK_DATABASE_URL") or f"sqlite:///{path / 'rootstock.db'}",
-        base_models=_base_models(os.environ.get("ROOTSTOCK_BASE_MODELS") or EMBEDDED_BACKBONE),
+        base_models=base_models(),
         limits=_limits(os.environ.get("ROOTSTOCK_LIMITS", "")),
         hosts=LOOPBACK + tuple(filter(None, os.environ.get("ROOTSTOCK_HOSTS", "").lower().replace(" ", "").split(","))),
     )
@@ -92,14 +93,6 @@ def store_bytes() -> int:
     if not 0 < size < float("inf"):
         raise ConfigError(f"ROOTSTOCK_STORE_GIB: expected a number of GiB above 0, found {limit!r}")
     return round(size * 2**30)
-
-
-def _base_models(text: str) -> dict[str, str]:
-    """Name that a job may give -> backbone."""
-    pairs = [part.strip().partition("=") for part in text.split(",") if part.strip()]
-    if not pairs or any(not alias.strip() or (mark and not name.strip()) for alias, mark, name in pairs):
-        raise ConfigError(f"ROOTSTOCK_BASE_MODELS: expected names or alias=name with commas between, found {text!r}")
-    return {alias.strip(): name.strip() if mark else alias.strip() for alias, mark, name in pairs}
 
 
 def _limits(text: str) -> ServiceLimits:

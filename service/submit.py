@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from service.context import Context
 from service.database import Scope
 from service.idempotency import create_of
+from service.jobs import queue_of
 from service.keys import Caller
 from service.tables import Job
 
@@ -28,6 +29,6 @@ def submit(request: Request, context: Context, caller: Caller, body: BaseModel, 
         job = None if earlier is None else scope.get(Job, earlier)
         if job is None:
             job = make(scope)
-            context.engine.submit(session, job.id, caller.tenant_id, job.priority)
+            context.engine.submit(session, job.id, caller.tenant_id, job.priority, queue_of(job.id))
             call.answer(scope, job.id)
         return job

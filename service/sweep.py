@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from pipelines.durable import discard
 from service.database import Database, Scope
-from service.files import delete_file, expired, unnamed_content
+from service.files import delete_file, expired, get_file, unnamed_content
 from service.idempotency import KEPT_S
 from service.models import folder_of
 from service.settings import ServiceSettings
@@ -36,6 +36,18 @@ def sweep(settings: ServiceSettings, database: Database) -> None:
             shutil.rmtree(folder, ignore_errors=True)
         elif _ended(database, folder.name):
             discard(folder)
+    for folder in settings.data_dir.glob("tenants/*/batches/*"):
+        if not folder.name.startswith(".trash-") and not _kept(database, folder.name):
+            discard(folder)
+
+
+def _kept(database: Database, job_id: str) -> bool:
+    """Whether the output of this batch is still there; what pages show of it goes with it."""
+    with database.reading() as session:
+        job = session.scalars(sa.select(Job).where(Job.id == job_id)).one_or_none()
+        if job is None or job.status != "succeeded":
+            return job is not None  # its results may have been placed a moment before it succeeds
+        return get_file(Scope(session, job.tenant_id), (job.result or {}).get("output_file_id", "")) is not None
 
 
 def _ended(database: Database, job_id: str) -> bool:

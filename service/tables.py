@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from sqlalchemy import JSON, BigInteger, Float, ForeignKey, Index, Integer, MetaData, String
+from sqlalchemy import JSON, BigInteger, Float, ForeignKey, Index, Integer, MetaData, String, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 # SQLite numbers rows by itself only where the key is an INTEGER.
@@ -109,6 +109,17 @@ class JobCheckpoint(Owned, Base):
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), index=True)
     step: Mapped[int]
     metrics: Mapped[dict[str, Any]]
+
+
+class ReviewLabel(Owned, Base):
+    """What a person says of an item of a labelled table; without a label: skipped."""
+
+    __tablename__ = "review_labels"
+    __table_args__ = (UniqueConstraint("job_id", "row"),)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
+    row: Mapped[int]  # of the output, from 1
+    predicted: Mapped[str]
+    label: Mapped[str | None]
 
 
 class Model(Owned, Base):

@@ -26,6 +26,7 @@ FEW_LABELS = 20  # up to here a share says nothing: 12 rows of a first try may h
 # Memory for the counts, and a confusion matrix that is still of use: 13 times Banking77, as many as ImageNet.
 MAX_LABELS = 1000
 _SHOWN = 5  # labels in a sentence
+SHOWN_COLUMNS = 100
 EXAMPLES, EXAMPLE_CHARACTERS = 5, 300  # rows that a page shows, of each so much of the text
 _GENERATION = (
     "this looks like data for generating text, and only classification is trained here; name a column of classes in "
@@ -47,6 +48,7 @@ class Understood:
         labels: examples of each label, the most frequent first.
         sentence: all of this for people.
         examples: text and label of the first rows, cut.
+        columns: of the file, up to SHOWN_COLUMNS.
     """
 
     form: str
@@ -57,9 +59,10 @@ class Understood:
     labels: dict[str, int]
     sentence: str
     examples: tuple[dict[str, str], ...] = ()
+    columns: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self) | {"guessed": list(self.guessed), "examples": list(self.examples)}
+        return asdict(self) | {name: list(getattr(self, name)) for name in ("guessed", "examples", "columns")}
 
     def section(self, prepared: Path) -> dict[str, Any]:
         """The `data` section of a run that trains on the prepared file."""
@@ -88,7 +91,7 @@ def prepare(source: Path, filename: str, mapping: Mapping[str, Any], target: Pat
             return _prepared(upload, mapping, target, training)
     except UploadRefused as error:
         target.unlink(missing_ok=True)
-        raise UploadRefused(error.message, error.code, error.param or param, error.line) from None
+        raise UploadRefused(error.message, error.code, error.param or param, error.line, error.columns) from None
     except BaseException:
         target.unlink(missing_ok=True)
         raise
@@ -112,14 +115,17 @@ def _prepared(upload: Upload, mapping: Mapping[str, Any], target: Path, training
                 size = f"{MOST_BYTES / 2**30:g} GiB"
                 raise UploadRefused(f"{upload.name}: more than {size} of examples; upload less", TOO_LARGE)
     labels.check(training)
-    return replace(_understood(upload, form, labels), examples=tuple(first))
+    return replace(
+        _understood(upload, form, labels), examples=tuple(first), columns=tuple(upload.columns[:SHOWN_COLUMNS])
+    )
 
 
 def _form(upload: Upload, mapping: Mapping[str, Any]) -> Form:
     try:
         return choose_form(upload.columns, mapping)
     except UploadRefused as error:
-        raise UploadRefused(f"{upload.name}: {error.message}", error.code, error.param) from None
+        shown = tuple(upload.columns[:SHOWN_COLUMNS])
+        raise UploadRefused(f"{upload.name}: {error.message}", error.code, error.param, columns=shown) from None
 
 
 def _placed(error: UploadRefused, upload: Upload, line: int) -> UploadRefused:

@@ -69,6 +69,14 @@ def choose_form(columns: Sequence[str], mapping: Mapping[str, Any]) -> Form:
     return _table(columns, chosen)
 
 
+def guessed_text(columns: Sequence[str]) -> str | None:
+    """The column that surely holds the text, by its name; None where there is none."""
+    try:
+        return _guess("text", columns, [])
+    except UploadRefused:
+        return None
+
+
 def word(value: Any) -> str:
     """A cell as the user wrote it; nothing is an empty word."""
     if value is None or (isinstance(value, float) and math.isnan(value)):

@@ -6,7 +6,7 @@ from service.kinds.base import Gone, Kind, Task
 from service.kinds.batch import Batch
 from service.kinds.compare import Compare
 from service.kinds.finetune import FineTune
-from service.kinds.look import Explain, Look
+from service.kinds.look import Columns, Explain, Look
 from service.kinds.table import Table
 
 KINDS: dict[str, Kind] = {
@@ -14,6 +14,7 @@ KINDS: dict[str, Kind] = {
     "compare": Compare(),
     "batch": Batch(),
     "table": Table(),
+    "columns": Columns(),
     "check": Look(),
     "probe": Look(),
     "estimate": Look(),

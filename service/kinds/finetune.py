@@ -29,7 +29,7 @@ class FineTune:
             "rate_multiplier": asked["rate_multiplier"],
             "data": asked["data"],
             "config": asked["config"],
-            "backbone": asked["backbone"],
+            "base": asked["base"],
             "start_from": asked["start_from"] and str(task.model(asked["start_from"])),
         }
         if phase == "plan":

@@ -39,6 +39,14 @@ class Look:
         jobs.succeed(session, job, result, placed["sentence"])
 
 
+class Columns(Look):
+    """Which columns an upload has."""
+
+    def child_request(self, task: Task, phase: str) -> dict[str, Any]:
+        request: dict[str, Any] = {"limits": task.limits}
+        return request | ({"upload": task.upload(task.job.request["file_id"])} if phase == "plan" else {})
+
+
 class Explain(Look):
     """What moved a model on some texts, or on those that its report lists."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -11,8 +12,9 @@ from sqlalchemy.orm import Session
 from pipelines.bulk.ledger import ERRORS
 from service.kinds.base import Task
 from service.kinds.batch import publish_files
-from service.kinds.placing import place_file
-from service.phases.batch_names import COUNTS, TABLE
+from service.kinds.placing import place_directory, place_file
+from service.phases.batch_names import COUNTS, RESULTS, TABLE
+from service.settings import ServiceSettings
 from service.tables import Job
 
 
@@ -30,6 +32,7 @@ class Table:
         names = json.loads((task.plan / TABLE).read_text(encoding="utf-8"))
         made = task.work / names["output"]
         errors = made.with_name(made.name + ERRORS)
+        place_directory(task.work / RESULTS, results_dir(task.settings, task.job))
         kept = place_file(task, errors) if errors.exists() else None
         return {
             "counts": json.loads((task.work / COUNTS).read_text(encoding="utf-8")),
@@ -39,3 +42,8 @@ class Table:
 
     def publish(self, session: Session, job: Job, task: Task, placed: dict[str, Any]) -> None:
         publish_files(session, job, placed)
+
+
+def results_dir(settings: ServiceSettings, job: Job) -> Path:
+    """Where what pages show of a finished table lies."""
+    return settings.tenant_dir(job.tenant_id) / "batches" / job.id

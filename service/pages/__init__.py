@@ -15,6 +15,7 @@
     models        aliases, lineage, sizes, comparison
     try_it        content -> scores, words, nearest training items
     batches       a file -> labels in bulk
+    review        items nearest to a decision -> labels by people -> training data
     downloads     the bytes of a file
 
 Handlers call what the API's routes call; nothing is decided twice.
@@ -24,9 +25,9 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from service.pages import batches, downloads, home, job, login, models, new, try_it
+from service.pages import batches, downloads, home, job, login, models, new, review, try_it
 
-_PAGES = (login, home, new, job, models, try_it, batches, downloads)
+_PAGES = (login, home, new, job, models, try_it, batches, review, downloads)
 ROUTERS: tuple[APIRouter, ...] = tuple(each.router for each in _PAGES)
 
 __all__ = ["ROUTERS"]

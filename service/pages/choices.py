@@ -10,7 +10,7 @@ from service.database import Scope
 from service.tables import Alias, Model
 
 CHAMPION = "champion"  # the alias that scripts name
-OFFERED = 200  # the newest
+OFFERED = 200  # champions, others
 
 
 @dataclass(frozen=True)
@@ -20,16 +20,16 @@ class Choice:
     id: str
     job_id: str
     name: str
-    champion: bool
 
 
 def model_choices(scope: Scope) -> list[Choice]:
-    """Champions first, then the newest."""
-    live = scope.select(Model).where(Model.deleted_at.is_(None)).order_by(Model.seq.desc()).limit(OFFERED)
-    models = list(scope.session.scalars(live))
+    """Champions first, however old; then the newest."""
+    live = scope.select(Model).where(Model.deleted_at.is_(None)).order_by(Model.seq.desc())
+    named = sa.select(Alias.model_id).where(Alias.tenant_id == scope.tenant_id, Alias.name == CHAMPION)
+    best = list(scope.session.scalars(live.where(Model.id.in_(named)).limit(OFFERED)))
+    models = best + list(scope.session.scalars(live.where(Model.id.not_in(named)).limit(OFFERED)))
     aliases = aliases_by_model(scope, [model.id for model in models])
-    found = [_choice(model, aliases.get(model.id, [])) for model in models]
-    return sorted(found, key=lambda choice: not choice.champion)
+    return [_choice(model, aliases.get(model.id, [])) for model in models]
 
 
 def aliases_by_model(scope: Scope, ids: list[str]) -> dict[str, list[str]]:
@@ -43,4 +43,4 @@ def aliases_by_model(scope: Scope, ids: list[str]) -> dict[str, list[str]]:
 
 def _choice(model: Model, aliases: list[str]) -> Choice:
     names = "".join(f" @{name}" for name in aliases)
-    return Choice(model.id, model.job_id, f"{model.family}{names} ({model.job_id[-8:]})", CHAMPION in aliases)
+    return Choice(model.id, model.job_id, f"{model.family}{names} ({model.job_id[-8:]})")

@@ -13,7 +13,7 @@ from service.context import Context, context_of
 from service.database import Scope
 from service.keys import Caller
 from service.pages.render import PageRoute, page
-from service.pages.shown import live_jobs, shown_jobs
+from service.pages.shown import IN_PLACE, live_jobs, shown_jobs
 from service.paging import page as page_of
 from service.tables import Job
 
@@ -29,7 +29,9 @@ def home(request: Request, context: Here, caller: Anyone, after: str | None = No
     with context.database.reading() as session:
         scope = Scope(session, caller.tenant_id)
         live = shown_jobs(scope, live_jobs(scope, LIVE))
-        done, more = page_of(scope, Job, after, RECENT, Job.status.in_(jobs.FINAL), ~Job.stopping)
+        done, more = page_of(
+            scope, Job, after, RECENT, Job.status.in_(jobs.FINAL), ~Job.stopping, Job.kind.not_in(IN_PLACE)
+        )
         recent = shown_jobs(scope, done)
     older = recent[-1].id if more else None
     return page(request, "home", live=live, recent=recent, older=older, first=after is None)

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Request
 from starlette.datastructures import FormData
 from starlette.responses import Response
 
-from service import jobs, moves
+from service import jobs, moves, reviews
 from service.auth import anyone
 from service.context import Context, context_of
 from service.database import Scope
@@ -108,6 +108,7 @@ def _seen(context: Context, caller: Caller, job_id: str) -> dict[str, Any]:
         model = scope.session.scalars(scope.select(Model).where(Model.job_id == job.id)).one_or_none()
         (shown,) = shown_jobs(scope, [job])
         files = _files(scope, job)
+        preview = reviews.preview_of(context.settings, scope, job)
         ahead = jobs.ahead_of(scope, job) if job.status == "queued" else 0
     return {
         "job": shown,
@@ -119,6 +120,7 @@ def _seen(context: Context, caller: Caller, job_id: str) -> dict[str, Any]:
         "model": model,
         "files": files,
         "ahead": ahead,
+        "preview": preview,
         "report": report_of(context, job) is not None,
         "sentence": (job.result or {}).get("sentence") or (job.result or {}).get("verdict"),
         "counts": (job.result or {}).get("counts"),

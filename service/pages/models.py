@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
 from starlette.datastructures import FormData
-from starlette.responses import FileResponse, Response
+from starlette.responses import Response
 
 from service.auth import needs
 from service.context import Context, context_of
@@ -66,8 +66,8 @@ def read(job_id: str, request: Request, context: Here, caller: Reader) -> Respon
             "choices": [choice for choice in model_choices(scope) if choice.id != model.id],
         }
     folder = folder_of(context.settings, model)
-    seen |= {"size": _bytes(folder), "report": _report(folder), "config": _text(folder / "config.yaml")}
-    return page(request, "model", **seen, card=_text(folder / "README.md"), downloads=list(DOWNLOADS))
+    seen |= {"size": _bytes(folder), "report": _report(folder), "config": _text(context, model, "config.yaml")}
+    return page(request, "model", **seen, card=_text(context, model, "README.md"), downloads=list(DOWNLOADS))
 
 
 @router.get("/models/{job_id}/files/{name}")
@@ -76,8 +76,9 @@ def download(job_id: str, name: str, context: Here, caller: Reader) -> Response:
     if name not in DOWNLOADS:
         raise ApiError(404, "There is no such file")
     with context.database.reading() as session:
-        path = folder_of(context.settings, _model(Scope(session, caller.tenant_id), job_id)) / name
-    return FileResponse(path, media_type=DOWNLOADS[name], filename=f"{job_id}-{name}", headers=HEADERS)
+        model = _model(Scope(session, caller.tenant_id), job_id)
+    headers = HEADERS | {"Content-Disposition": f'attachment; filename="{job_id}-{name}"'}
+    return Response(_text(context, model, name), media_type=DOWNLOADS[name], headers=headers)
 
 
 @router.post("/models/{job_id}/aliases")
@@ -153,5 +154,8 @@ def _bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def _text(path: Path) -> str:
-    return path.read_text(encoding="utf-8") if path.is_file() else ""
+def _text(context: Context, model: Model, name: str) -> str:
+    """A file of the model's; where the server keeps its things is left out."""
+    path = folder_of(context.settings, model) / name
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    return text.replace(f"{context.settings.tenant_dir(model.tenant_id)}/", "")

@@ -12,6 +12,7 @@ from fastapi import APIRouter, Depends, Request
 from starlette.datastructures import FormData
 from starlette.responses import Response
 
+from pipelines.base_models import hidden_layers
 from service import jobs
 from service.auth import needs
 from service.context import Context, context_of
@@ -19,6 +20,7 @@ from service.database import Scope
 from service.errors import ApiError
 from service.files import get_file
 from service.keys import Caller
+from service.models import find_model
 from service.pages.choices import model_choices
 from service.pages.forms import form_of, kept_file, word
 from service.pages.looks import look_and_figures
@@ -36,6 +38,7 @@ Form = Annotated[FormData, Depends(form_of)]
 DEPTHS = ("auto", "all", "none")  # or a number of layers
 COLUMNS = ("text", "label", "group", "id")
 DEFAULT_DEPTH = 4  # that an estimate stands for where the depth is still to be chosen
+DEEPEST = 12  # hidden layers of a backbone that is not known here
 
 
 @router.get("/new")
@@ -48,7 +51,7 @@ def choose_file(request: Request, _: Submitter, start: str = "") -> Response:
 def upload(request: Request, context: Here, caller: Submitter, form: Form) -> Response:
     """Keep the file and have it checked."""
     file_id = kept_file(context, caller, form, "fine-tune")
-    return go(request, _checked(request, context, caller, file_id, {}, word(form, "start")))
+    return go(request, checked(request, context, caller, file_id, {}, word(form, "start")))
 
 
 @router.get("/new/{check_id}")
@@ -69,7 +72,7 @@ def columns(check_id: str, request: Request, context: Here, caller: Submitter, f
     check = _check(context, caller, check_id)
     mapping = {key: word(form, key) for key in COLUMNS if word(form, key)}
     file_id = check.request["training_file"]
-    return go(request, _checked(request, context, caller, file_id, mapping, word(form, "start")))
+    return go(request, checked(request, context, caller, file_id, mapping, word(form, "start")))
 
 
 @router.post("/new/{check_id}/estimate")
@@ -80,7 +83,7 @@ def estimate(check_id: str, request: Request, context: Here, caller: Submitter, 
         _give_up(context, caller, earlier)
     body = _body(_check(context, caller, check_id), form)
     if body.backbone["freeze"] == "auto":
-        body.backbone["freeze"] = DEFAULT_DEPTH
+        body.backbone["freeze"] = min(DEFAULT_DEPTH, _layers(context, caller, body.model))
     id = looks.estimate(body, request, context, caller)["id"]
     return _estimate(request, context, caller, id) if is_partial(request) else go(request, f"/jobs/{id}")
 
@@ -103,7 +106,7 @@ def train(check_id: str, request: Request, context: Here, caller: Submitter, for
 # ---- the file
 
 
-def _checked(
+def checked(
     request: Request, context: Context, caller: Caller, file_id: str, mapping: dict[str, str], start: str
 ) -> str:
     """Submit a data check. Returns the address of its page."""
@@ -138,7 +141,16 @@ def _seen(context: Context, caller: Caller, check_id: str) -> dict[str, Any]:
 def _choices(context: Context, caller: Caller) -> dict[str, Any]:
     with context.database.reading() as session:
         models = model_choices(Scope(session, caller.tenant_id))
-    return {"bases": list(context.settings.base_models), "models": models, "depths": range(1, 13)}
+    known = [hidden_layers(name) or DEEPEST for name in context.settings.base_models.values()]
+    return {"bases": list(context.settings.base_models), "models": models, "depths": range(1, max(known))}
+
+
+def _layers(context: Context, caller: Caller, name: str) -> int:
+    """Hidden layers of a base model, or of that of the tenant's own model."""
+    with context.database.reading() as session:
+        own = find_model(Scope(session, caller.tenant_id), name)
+    base = own.base if own is not None else name
+    return hidden_layers(context.settings.base_models.get(base, base)) or DEEPEST
 
 
 def _body(check: Job, form: FormData) -> JobRequest:

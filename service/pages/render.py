@@ -69,16 +69,17 @@ class PageRoute(APIRoute):
                 return await handler(request)
             except (*TOLD, ValidationError) as error:  # pages make the bodies of calls themselves
                 known = told(error)
-                return _error(request, known.status, known.message)
+                return problem(request, known.status, known.message)
             except Exception:
                 id = request.state.request_id
                 log.exception("%s: %s %s", id, request.method, request.url.path)
-                return _error(request, 500, f"The server made a mistake; it has been logged as {id}")
+                return problem(request, 500, f"The server made a mistake; it has been logged as {id}")
 
         return handled
 
 
-def _error(request: Request, status: int, message: str) -> Response:
+def problem(request: Request, status: int, message: str) -> Response:
+    """An error as a page, or in the place for messages of the page that is open."""
     if is_partial(request):
         html = ENVIRONMENT.get_template("problem.html.j2").render(message=message)
         return HTMLResponse(html, status, HEADERS | {"HX-Retarget": "#message", "HX-Reswap": "innerHTML"})

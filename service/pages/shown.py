@@ -18,6 +18,7 @@ KINDS = {
     "compare": "Comparison",
     "batch": "Batch",
     "table": "Batch",
+    "columns": "Columns",
     "check": "Data check",
     "probe": "Hidden layers",
     "estimate": "Estimate",
@@ -33,6 +34,7 @@ STATES = {
     "failed": "Failed",
     "cancelled": "Cancelled",
 }
+IN_PLACE: tuple[jobs.Kind, ...] = ("columns", "estimate")  # shown by the form that asked for them
 LIVE = (*jobs.ACTIVE, "paused")  # still to come to an end
 MOVES = {  # and what their buttons say
     "cancel": "Cancel",
@@ -101,8 +103,9 @@ def shown(job: Job, names: Mapping[str, str]) -> ShownJob:
 
 
 def live_jobs(scope: Scope, most: int) -> list[Job]:
-    """Those that are still to come to an end, the newest first."""
-    live = scope.select(Job).where(sa.or_(Job.status.in_(LIVE), Job.stopping)).order_by(Job.seq.desc())
+    """Those that are still to come to an end, the newest first; not those that a form shows."""
+    going = sa.or_(Job.status.in_(LIVE), Job.stopping)
+    live = scope.select(Job).where(going, Job.kind.not_in(IN_PLACE)).order_by(Job.seq.desc())
     return list(scope.session.scalars(live.limit(most)))
 
 

@@ -18,6 +18,8 @@ PHASES: dict[tuple[str, str], Phase] = {
     ("batch", "execute"): batch.execute,
     ("table", "plan"): table.plan,
     ("table", "execute"): table.execute,
+    ("columns", "plan"): look.plan_columns,
+    ("columns", "execute"): look.columns,
     ("check", "plan"): look.plan,
     ("check", "execute"): look.check,
     ("probe", "plan"): look.plan,

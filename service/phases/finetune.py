@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines.config import RunConfig, TrainingConfig, auto_learning_rate, parse_config
 from pipelines.durable import MANIFEST, write_json
 from service.phases.files import plan_of, planning, work_of
+from service.refused import UploadRefused
 
 if TYPE_CHECKING:  # reading tables takes libraries that the worker, which imports this module, never needs
     from service.training_data import Understood
@@ -23,7 +24,13 @@ def plan(folder: Path, request: Mapping[str, Any], _: Callable[[], bool]) -> Ite
     """Read the uploads, say what was understood, and write the config of the run."""
     at = plan_of(folder)
     with planning(folder) as staging:
-        training = _prepared(request["training"], request, staging / TRAIN)
+        try:
+            training = _prepared(request["training"], request, staging / TRAIN)
+        except UploadRefused as error:
+            if error.columns:  # so that a page can offer them
+                found = {"columns": list(error.columns)}
+                yield {"event": "planned", "message": f"The file has {len(error.columns)} columns.", "data": found}
+            raise
         yield _planned("training", training)
         data = training.section(at / TRAIN)
         if request["validation"] is not None:
@@ -71,7 +78,7 @@ def _config(request: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, An
     config: dict[str, Any] = request["config"] | {"data": request["config"]["data"] | data}
     if request["start_from"] is not None:
         return config | {"start_from": request["start_from"]}
-    return config | {"backbone": config.get("backbone", {}) | {"name": request["backbone"]}}
+    return config | {"backbone": config.get("backbone", {}) | {"name": request["base"]}}
 
 
 def _scaled(config: RunConfig, multiplier: float | None) -> TrainingConfig:

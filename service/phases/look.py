@@ -3,15 +3,36 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from pipelines.config import RunConfig, parse_config
+from pipelines.durable import write_json
 from service.phases.files import plan_of, planning, work_of
 from service.phases.finetune import CONFIG, plan
 
-__all__ = ["check", "estimate", "explain", "plan", "plan_nothing", "probe"]
+__all__ = ["check", "columns", "estimate", "explain", "plan", "plan_columns", "plan_nothing", "probe"]
+COLUMNS = "columns.json"
+
+
+def plan_columns(folder: Path, request: Mapping[str, Any], _: Callable[[], bool]) -> Iterator[dict[str, Any]]:
+    """Find the columns of an upload, and its first rows."""
+    from service.upload_columns import columns_of
+
+    with planning(folder) as staging:
+        found = columns_of(Path(request["upload"]["path"]), request["upload"]["filename"])
+        write_json(staging / COLUMNS, found)
+        yield {"event": "planned", "message": found["sentence"], "data": found}
+
+
+def columns(folder: Path, _request: Mapping[str, Any], _: Callable[[], bool]) -> Iterator[dict[str, Any]]:
+    """What the plan holds is all there is to say."""
+    out = _out(folder)
+    out.mkdir(exist_ok=True)
+    shutil.copyfile(plan_of(folder) / COLUMNS, out / COLUMNS)
+    yield from ()
 
 
 def check(folder: Path, _: Mapping[str, Any], stop: Callable[[], bool]) -> Iterator[dict[str, Any]]:
@@ -35,7 +56,7 @@ def probe(folder: Path, _: Mapping[str, Any], stop: Callable[[], bool]) -> Itera
 def estimate(folder: Path, _: Mapping[str, Any], stop: Callable[[], bool]) -> Iterator[dict[str, Any]]:
     """Say what the run would take."""
     from pipelines.artifacts import staged
-    from pipelines.durable import publish, write_json
+    from pipelines.durable import publish
     from pipelines.estimate.estimate import estimate as run
     from pipelines.records import Estimated
     from service.settings import default_store

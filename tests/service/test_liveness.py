@@ -31,10 +31,12 @@ class FakeEngine:
     def stop(self, job_id: str) -> None:
         self.told.append(("stop", job_id))
 
-    def resume(self, job_id: str) -> None:
+    def resume(self, job_id: str, queue: str) -> None:
+        assert queue == "jobs"
         self.told.append(("resume", job_id))
 
-    def retry(self, job_id: str, tenant_id: str) -> None:
+    def retry(self, job_id: str, tenant_id: str, queue: str) -> None:
+        assert queue == "jobs"
         self.told.append(("retry", (job_id, tenant_id)))
 
 

@@ -154,7 +154,7 @@ def test_a_sentence_for_people(tmp_path: Path, rows: Rows, mapping: dict[str, An
     understood, _ = prepared(tmp_path, rows, **mapping)
     assert understood.sentence == sentence
     assert json.loads(json.dumps(understood.to_json())) == understood.to_json()
-    keys = ["form", "format", "mapping", "guessed", "rows", "labels", "sentence", "examples"]
+    keys = ["form", "format", "mapping", "guessed", "rows", "labels", "sentence", "examples", "columns"]
     assert list(understood.to_json()) == keys
 
 

@@ -1,4 +1,5 @@
-// What the pages need beside htmx: times in the reader's zone, questions before what cannot be undone, files by drop.
+// What the pages need beside htmx: times in the reader's zone, questions before what cannot be undone, files by drop,
+// single keys in the review queue.
 "use strict";
 
 const zone = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
@@ -29,3 +30,13 @@ for (const name of ["dragenter", "dragover", "dragleave", "drop"]) {
     if (name === "drop") place.querySelector("input[type=file]").files = event.dataTransfer.files;
   });
 }
+
+document.addEventListener("keydown", (event) => {
+  const wanted = document.getElementById("keys");
+  const typing = event.target.closest("input:not([type=checkbox]), textarea, select");
+  if (!wanted || !wanted.checked || typing || event.repeat || event.ctrlKey || event.metaKey || event.altKey) return;
+  const chosen = document.querySelector(`#item [data-key="${CSS.escape(event.key.toLowerCase())}"]`);
+  if (!chosen) return;
+  event.preventDefault();
+  chosen.click();
+});

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,8 +14,10 @@ from fastapi.testclient import TestClient
 
 from service import jobs
 from service.database import Scope
+from service.files import delete_file, get_file
 from service.keys import find_caller
-from service.tables import Job
+from service.models import add_model
+from service.tables import Job, Model
 from tests.service.conftest import Service
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>"
@@ -65,6 +68,41 @@ class Browser:
             assert job is not None
             for name, value in values.items():
                 setattr(job, name, value)
+
+    def model_of(self, job_id: str) -> str:
+        """Id of the model that a job made."""
+        with self.service.database.reading() as session:
+            return session.scalars(Scope(session, self.tenant).select(Model).where(Model.job_id == job_id)).one().id
+
+    def delete_output(self, job_id: str) -> None:
+        """Delete the file that a batch has made."""
+        with self.service.database.writing() as session:
+            scope = Scope(session, self.tenant)
+            job = scope.get(Job, job_id)
+            assert job is not None
+            assert job.result is not None
+            file = get_file(scope, job.result["output_file_id"])
+            assert file is not None
+            delete_file(scope, file)
+
+
+def with_model(browser: Browser, suffix: str | None = "brand", labels: tuple[str, ...] = ("a", "b")) -> str:
+    """Job id of a finished model."""
+    job_id = browser.job("succeeded", "fine-tune", suffix=suffix, start_from=None, config={"task": "t"})
+    with browser.service.database.writing() as session:
+        scope = Scope(session, browser.tenant)
+        job = scope.get(Job, job_id)
+        assert job is not None
+        add_model(scope, job, f"ft:base:one:{suffix}:{job_id[-12:]}", "base/model", suffix, list(labels))
+    folder = browser.service.settings.tenant_dir(browser.tenant) / "models" / job_id
+    folder.mkdir(parents=True)
+    system = {"name": "fine-tuned", "metrics": {"macro_f1": 0.8123, "macro_f1_ci": [0.75, 0.87], "accuracy": 0.9}}
+    report = {"verdict": {"sentence": f"Worth it {HOSTILE}"}, "systems": [system], "main": "fine-tuned", "n_test": 100}
+    (folder / "report.json").write_text(json.dumps(report), encoding="utf-8")
+    (folder / "report.html").write_text("<p>the report</p>", encoding="utf-8")
+    tenant = browser.service.settings.tenant_dir(browser.tenant)
+    (folder / "config.yaml").write_text(f"task: {HOSTILE}\ntrain: {tenant}/jobs/x/plan/train.jsonl", encoding="utf-8")
+    return job_id
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ Skips where no Chromium is on PATH; ROOTSTOCK_REQUIRE_CHROMIUM=1 makes that a fa
 from __future__ import annotations
 
 import csv
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,8 @@ from tests.toys import toy_rows
 
 pytestmark = pytest.mark.slow
 WAIT_MS = 240_000  # for a job, on a slow machine
+HOSTILE = "<img src=x onerror=alert(1)>"  # as a class, a file name, a text
+CLASSES = ("calm", HOSTILE)
 AXE = next(Path(__file__).parent.glob("axe/*.js")).read_text(encoding="utf-8")
 
 
@@ -39,6 +42,7 @@ def page(live: LiveService) -> Iterator[Page]:
         page = browser.new_context(base_url=live.url).new_page()
         page.on("console", lambda message: said.append(f"{message.type}: {message.text}"))
         page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("dialog", lambda dialog: dialog.type == "alert" and (said.append("alert"), dialog.dismiss()))
         page.on("request", lambda sent: sent.url.startswith((live.url, "data:")) or said.append(sent.url))
         yield page
         browser.close()
@@ -52,11 +56,11 @@ def signed_in(page: Page, live: LiveService) -> None:
     expect(page.get_by_role("heading", name="Home")).to_be_visible()
 
 
-def table(path: Path, rows: int, seed: int = 0) -> Path:
+def table(path: Path, rows: int, seed: int = 0, classes: tuple[str, str] = ("calm", "harsh")) -> Path:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, ["text", "label"])
         writer.writeheader()
-        writer.writerows({key: row[key] for key in ("text", "label")} for row in toy_rows(rows, seed))
+        writer.writerows({key: row[key] for key in ("text", "label")} for row in toy_rows(rows, seed, classes))
     return path
 
 
@@ -66,17 +70,22 @@ def new_classifier(page: Page, data: Path, name: str) -> None:
     page.get_by_label("Labelled examples").set_input_files(data)
     page.get_by_role("button", name="Check the file").click()
     expect(page.locator("#data meter").first).to_be_visible(timeout=WAIT_MS)
-    page.get_by_label(re.compile("^Name")).fill(name)
     page.get_by_label(re.compile("^Start from")).select_option("toy")
+    train(page, name)
+
+
+def train(page: Page, name: str) -> None:
+    """Settings of seconds, submitted."""
+    page.get_by_label(re.compile("^Name")).fill(name)
     page.get_by_label(re.compile("^Frozen hidden layers")).select_option("1")
     page.get_by_label(re.compile("^Epochs")).fill("1")
     page.get_by_role("button", name="Train", exact=True).click()
     page.wait_for_url("**/jobs/ftjob-*")
 
 
-def test_from_a_file_to_labelled_rows(page: Page, live: LiveService, tmp_path: Path) -> None:
+def test_from_a_file_to_labelled_rows_and_back_to_training(page: Page, live: LiveService, tmp_path: Path) -> None:
     signed_in(page, live)
-    new_classifier(page, table(tmp_path / "examples.csv", 80), "brand")
+    new_classifier(page, table(tmp_path / f"{HOSTILE}.csv", 80, classes=CLASSES), "brand")
     expect(page.locator("#state")).to_have_text("Done", timeout=WAIT_MS)
     expect(page.frame_locator("iframe").locator("h1").first).to_be_visible()
 
@@ -85,7 +94,7 @@ def test_from_a_file_to_labelled_rows(page: Page, live: LiveService, tmp_path: P
     expect(page.get_by_role("heading", level=1)).to_contain_text("@champion")
 
     page.get_by_role("link", name="Try it").last.click()
-    page.get_by_label("Content").fill(toy_rows(1)[0]["text"])
+    page.get_by_label("Content").fill(toy_rows(1)[0]["text"] + HOSTILE)
     page.get_by_role("button", name="Classify").click()
     expect(page.locator("#answers meter").first).to_be_visible(timeout=WAIT_MS)
     page.get_by_role("button", name="Why?").click()
@@ -94,15 +103,66 @@ def test_from_a_file_to_labelled_rows(page: Page, live: LiveService, tmp_path: P
 
     page.get_by_role("link", name="Batches").click()
     page.get_by_role("link", name="Label a file").first.click()
-    rows = tmp_path / "rows.jsonl"
-    rows.write_text('{"text": "one"}\nnot json\n{"text": "two"}\n', encoding="utf-8")
-    page.get_by_label(re.compile("^CSV, JSONL or Parquet")).set_input_files(rows)
-    page.get_by_role("button", name="Label it").click()
-    expect(page.locator("#state")).to_have_text("Done", timeout=WAIT_MS)
-    expect(page.get_by_text("2 of 3 rows labelled")).to_be_visible()
+    label_a_file(page, rows_with_bad_ones(tmp_path / f"{HOSTILE}.jsonl", 24))
+    expect(page.get_by_text("24 of 26 rows labelled")).to_be_visible()
+    expect(page.locator("#bad")).to_be_visible()
     with page.expect_download() as download:
         page.get_by_role("link", name=re.compile("output")).click()
-    assert len(Path(download.value.path()).read_text(encoding="utf-8").splitlines()) == 2
+    assert len(Path(download.value.path()).read_text(encoding="utf-8").splitlines()) == 25  # one without text
+
+    page.get_by_role("link", name="Review the unsure ones").click()
+    review(page, 24)
+    page.get_by_role("button", name="Continue the model with these").click()
+    expect(page.locator("#data meter").first).to_be_visible(timeout=WAIT_MS)
+    expect(page.get_by_label(re.compile("^Start from"))).to_have_value(re.compile("^ft:toy:"))
+    train(page, "brand")
+    expect(page.locator("#state")).to_have_text("Done", timeout=WAIT_MS)
+    page.get_by_role("link", name="The model").click()
+    expect(page.locator("#from ~ dl")).to_contain_text("brand")
+    roll_forward_and_back(page)
+
+
+def label_a_file(page: Page, rows: Path) -> None:
+    """From the form to a batch that is done."""
+    page.get_by_label(re.compile("^CSV, JSONL or Parquet")).set_input_files(rows)
+    page.get_by_role("button", name="Show its columns").click()
+    expect(page.get_by_label(re.compile("^Column with the text"))).to_have_value("text", timeout=WAIT_MS)
+    page.get_by_role("button", name="Label it").click()
+    expect(page.locator("#state")).to_have_text("Done", timeout=WAIT_MS)
+
+
+def hostile_rows(count: int) -> list[dict[str, str]]:
+    return [{"text": f"{row['text']} {HOSTILE}", "label": row["label"]} for row in toy_rows(count, 7, CLASSES)]
+
+
+def rows_with_bad_ones(path: Path, good: int) -> Path:
+    """Texts of both classes, a line that is no JSON, and a row without text."""
+    lines = [json.dumps({"text": row["text"]}) for row in hostile_rows(good)]
+    path.write_text("\n".join([*lines[:5], "not json", '{"text": ""}', *lines[5:]]) + "\n", encoding="utf-8")
+    return path
+
+
+def review(page: Page, items: int) -> None:
+    """Label every item with single keys as the toy texts are meant; look back once, skip nothing."""
+    truth = {row["text"]: row["label"] for row in hostile_rows(items)}
+    for number in range(items):
+        expect(page.get_by_text(f"{number} of {items} seen")).to_be_visible()
+        text = page.locator("#item .read").inner_text()
+        right = truth[text] == page.locator('#item [data-key="c"]').get_attribute("value")
+        page.keyboard.press("c" if right else "w")
+        if number == 0:
+            page.keyboard.press("b")
+            expect(page.get_by_text("You said")).to_be_visible()
+            page.go_back()
+    expect(page.get_by_text("You have seen every item")).to_be_visible()
+
+
+def roll_forward_and_back(page: Page) -> None:
+    """The new version becomes champion, then the one before it again."""
+    page.get_by_role("button", name="Make it the champion").click()
+    expect(page.get_by_role("heading", level=1)).to_contain_text("@champion")
+    page.get_by_role("button", name="Make champion", exact=True).click()  # of the only other version
+    expect(page.get_by_role("heading", level=1)).to_contain_text("@champion")
 
 
 def test_a_job_is_cancelled_and_another_paused_and_resumed(page: Page, live: LiveService, tmp_path: Path) -> None:
@@ -124,7 +184,7 @@ def test_pages_can_be_read_without_scripts(live: LiveService) -> None:
         browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
         page = browser.new_context(base_url=live.url, java_script_enabled=False).new_page()
         signed_in(page, live)
-        for name in ("Models", "Try it", "Batches", "Home"):
+        for name in ("Models", "Try it", "Batches", "Review", "Home"):
             page.get_by_role("link", name=name, exact=True).first.click()
             expect(page.get_by_role("heading", level=1)).to_have_text(name)
         browser.close()

@@ -2,42 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
 
 from service.database import Scope
-from service.models import add_model
 from service.pages.render import POLICY
 from service.tables import Job, JobEvent
-from tests.service.pages.conftest import HOSTILE, Browser
+from tests.service.pages.conftest import HOSTILE, Browser, with_model
 
 CSV = b"text,label\n" + b"".join(b"some words %d,%s\n" % (n, b"ab"[n % 2 : n % 2 + 1]) for n in range(40))
-
-
-def with_model(browser: Browser, suffix: str | None = "brand", labels: tuple[str, ...] = ("a", "b")) -> str:
-    """Job id of a finished model."""
-    job_id = browser.job("succeeded", "fine-tune", suffix=suffix, start_from=None, config={"task": "t"})
-    with browser.service.database.writing() as session:
-        scope = Scope(session, browser.tenant)
-        job = scope.get(Job, job_id)
-        assert job is not None
-        add_model(scope, job, f"ft:base:one:{suffix}:{job_id[-12:]}", "base/model", suffix, list(labels))
-    folder = browser.service.settings.tenant_dir(browser.tenant) / "models" / job_id
-    folder.mkdir(parents=True)
-    system = {"name": "fine-tuned", "metrics": {"macro_f1": 0.8123, "macro_f1_ci": [0.75, 0.87], "accuracy": 0.9}}
-    report = {"verdict": {"sentence": f"Worth it {HOSTILE}"}, "systems": [system], "main": "fine-tuned", "n_test": 100}
-    (folder / "report.json").write_text(json.dumps(report), encoding="utf-8")
-    (folder / "report.html").write_text("<p>the report</p>", encoding="utf-8")
-    (folder / "config.yaml").write_text(f"task: {HOSTILE}", encoding="utf-8")
-    return job_id
 
 
 # ---- every page
 
 
-@pytest.mark.parametrize("path", ["/", "/live", "/login", "/new", "/models", "/try", "/batches", "/batches/new"])
+@pytest.mark.parametrize(
+    "path", ["/", "/live", "/login", "/new", "/models", "/try", "/batches", "/batches/new", "/review"]
+)
 def test_every_page_allows_nothing_from_elsewhere(browser: Browser, path: str) -> None:
     found = browser.get(path)
     assert found.status_code == 200
@@ -54,6 +36,10 @@ def test_a_page_that_is_not_there_says_so(browser: Browser) -> None:
         found = browser.get(path)
         assert found.status_code == 404
         assert "<h1>Not found</h1>" in found.text
+    for path in ("/nothing", "/jobs/a/b/c"):
+        found = browser.get(path, headers={"Accept": "text/html"})
+        assert (found.status_code, "There is no such page" in found.text) == (404, True)
+        assert browser.get(path).json()["error"]["message"]
 
 
 def test_a_part_shows_its_error_in_its_place(browser: Browser) -> None:
@@ -68,6 +54,7 @@ def test_empty_pages_teach(browser: Browser) -> None:
     assert "You have no models yet" in browser.read("/models")
     assert "There is no model to try yet" in browser.read("/try")
     assert "No file was labelled yet" in browser.read("/batches")
+    assert "There is nothing to review yet" in browser.read("/review")
 
 
 # ---- jobs
@@ -81,6 +68,11 @@ def test_home_shows_what_runs_and_what_ended(browser: Browser) -> None:
     assert 'value="0.2500"' in home
     assert "25 of 100 steps" in home
     assert f"/jobs/{done}" not in browser.read("/live")
+
+
+def test_what_a_form_shows_is_not_listed_at_home(browser: Browser) -> None:
+    ids = [browser.job(status, kind) for status in ("running", "succeeded") for kind in ("columns", "estimate")]
+    assert not any(id in browser.read("/") for id in ids)
 
 
 def test_older_jobs_are_on_further_pages(browser: Browser) -> None:
@@ -181,6 +173,24 @@ def test_a_file_that_cannot_be_read_asks_for_its_columns(browser: Browser) -> No
     assert {key: job.request["data"][key] for key in ("text", "label")} == {"text": "body", "label": "kind"}
 
 
+def test_the_columns_of_a_file_that_cannot_be_read_are_offered(browser: Browser) -> None:
+    check = browser.post("/new", files={"file": ("a.csv", CSV)}).headers["location"].rsplit("/", 1)[1]
+    error = {"code": "x", "message": "no column 'text'", "param": None}
+    browser.change(check, status="failed", error=error, progress={"plan": {"columns": ["body", HOSTILE]}})
+    found = browser.read(f"/new/{check}")
+    assert found.count("<option>body</option>") == 4
+    assert "<script>alert" not in found
+
+
+def test_more_frozen_layers_than_there_are_are_refused(browser: Browser) -> None:
+    check = browser.post("/new", files={"file": ("a.csv", CSV)}).headers["location"].rsplit("/", 1)[1]
+    base = next(iter(browser.service.settings.base_models))
+    found = browser.post(f"/new/{check}/train", {"model": base, "depth": "9"})
+    assert (found.status_code, "expected at most 6, the hidden layers of" in found.text) == (400, True)
+    assert "the lower 5</option>" in browser.read(f"/new/{check}")
+    assert "the lower 6</option>" not in browser.read(f"/new/{check}")
+
+
 def test_training_submits_what_an_api_call_would(browser: Browser) -> None:
     check = browser.post("/new", files={"file": ("a.csv", CSV)}).headers["location"].rsplit("/", 1)[1]
     base = next(iter(browser.service.settings.base_models))
@@ -230,7 +240,6 @@ def test_an_estimate_of_new_settings_gives_the_earlier_one_up(browser: Browser) 
 @pytest.mark.parametrize(
     ("path", "form"),
     [
-        ("/batches/new", {"model": "m" * 300, "file_id": "file-none"}),
         ("/try/why", {"model": "m" * 300, "text": "a"}),
         ("/compare", {"model": "m" * 300}),
     ],
@@ -270,6 +279,9 @@ def test_a_model_shows_its_figures_with_intervals_and_its_report(browser: Browse
     assert "the report" in browser.get(f"/jobs/{job_id}/report", headers={"Accept": "text/html"}).text
     assert browser.get(f"/models/{job_id}/files/report.json").headers["content-disposition"].startswith("attachment")
     assert browser.get(f"/models/{job_id}/files/model.safetensors").status_code == 404
+    for text in (found, browser.read(f"/models/{job_id}/files/config.yaml")):
+        assert "jobs/x/plan/train.jsonl" in text
+        assert str(browser.service.settings.data_dir) not in text
 
 
 # ---- two tenants

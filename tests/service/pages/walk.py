@@ -29,6 +29,8 @@ def addresses(live: LiveService) -> dict[str, str]:
         for look in (check, why):
             wait(lambda id=look["id"]: http.get(f"/v1/looks/{id}").json()["finished_at"], 240)
         wait(lambda: client.batches.retrieve(batch.id).completed_at, 240)
+        columns = http.post("/v1/data/columns", json={"file_id": rows.id}).json()
+        wait(lambda: http.get(f"/v1/looks/{columns['id']}").json()["finished_at"], 240)
     ended(client, failed.id, 120)
     return {
         "login": "/login",
@@ -44,5 +46,8 @@ def addresses(live: LiveService) -> dict[str, str]:
         "try": f"/try?model={model.id}",
         "batches": "/batches",
         "batch-new": "/batches/new",
+        "batch-settings": f"/batches/new/{columns['id']}",
+        "reviews": "/review",
+        "review": f"/review/{batch.id}",
         "not-found": "/jobs/nothing",
     }

@@ -20,7 +20,7 @@ def request(folder: Path, **changes: Any) -> dict[str, Any]:
         path.write_text("".join(json.dumps(row) + "\n" for row in toy_rows(40, seed)), encoding="utf-8")
         uploads[name] = {"path": str(path), "filename": "a.jsonl"}
     config = {"task": "text-classification", "data": {"test": 0.25}, "training": {"seed": 3}}
-    asked = {"data": {"slices": ["kind"]}, "config": config, "backbone": str(folder / "tiny"), "start_from": None}
+    asked = {"data": {"slices": ["kind"]}, "config": config, "base": str(folder / "tiny"), "start_from": None}
     return asked | {"rate_multiplier": None} | uploads | changes
 
 
