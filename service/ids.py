@@ -16,4 +16,8 @@ def new_id(prefix: str) -> str:
 
 def random_word(length: int) -> str:
     """Base62 characters from the system's source of randomness."""
-    return "".join(secrets.choice(ALPHABET) for _ in range(length))
+    number, word = secrets.randbelow(len(ALPHABET) ** length), ""  # one call: one for each took 5% of a short read
+    for _ in range(length):
+        number, place = divmod(number, len(ALPHABET))
+        word += ALPHABET[place]
+    return word

@@ -17,6 +17,7 @@ from service.models import the_model
 from service.objects import batch_object
 from service.paging import listed, page
 from service.schemas import BatchRequest
+from service.short_reads import short_read
 from service.submit import submit
 from service.tables import Job
 
@@ -50,6 +51,7 @@ def list_batches(
 
 
 @router.get("/{batch_id}")
+@short_read
 def read(batch_id: str, context: Here, caller: Anyone) -> dict[str, Any]:
     """One batch."""
     with context.database.reading() as session:

@@ -19,6 +19,7 @@ from service.models import the_model
 from service.objects import comparison_object
 from service.routes.jobs import report_response
 from service.schemas import CompareRequest
+from service.short_reads import short_read
 from service.submit import submit
 from service.tables import Job
 
@@ -43,6 +44,7 @@ def create(body: CompareRequest, request: Request, context: Here, caller: Submit
 
 
 @router.get("/{comparison_id}")
+@short_read
 def read(comparison_id: str, context: Here, caller: Anyone) -> dict[str, Any]:
     """One comparison."""
     return comparison_object(_the_comparison(context, caller, comparison_id))

@@ -20,6 +20,7 @@ from service.idempotency import create_of
 from service.keys import Caller
 from service.objects import file_object
 from service.paging import listed, page
+from service.short_reads import short_read
 from service.tables import File
 
 router = APIRouter(prefix="/v1/files", tags=["files"])
@@ -118,6 +119,7 @@ def list_files(
 
 
 @router.get("/{file_id}")
+@short_read
 def read_file(file_id: str, context: Here, caller: Anyone) -> dict[str, Any]:
     """One file's description."""
     with context.database.reading() as session:

@@ -21,6 +21,7 @@ from service.models import models_dir
 from service.objects import checkpoint_object, event_object, job_object
 from service.paging import listed, page
 from service.schemas import JobRequest
+from service.short_reads import short_read
 from service.submit import submit
 from service.tables import Job, JobCheckpoint, JobEvent
 
@@ -59,6 +60,7 @@ def list_jobs(
 
 
 @router.get("/{job_id}")
+@short_read
 def read(job_id: str, context: Here, caller: Anyone) -> dict[str, Any]:
     """One job."""
     with context.database.reading() as session:

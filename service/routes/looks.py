@@ -19,6 +19,7 @@ from service.models import the_model
 from service.objects import look_object
 from service.routes.jobs import report_response
 from service.schemas import CheckRequest, ColumnsRequest, ExplainRequest, JobRequest
+from service.short_reads import short_read
 from service.submit import submit
 from service.tables import Job
 
@@ -74,6 +75,7 @@ def explain(body: ExplainRequest, request: Request, context: Here, caller: Submi
 
 
 @router.get("/looks/{look_id}")
+@short_read
 def read(look_id: str, context: Here, caller: Anyone) -> dict[str, Any]:
     """One data check, probe, estimate or explanation."""
     return look_object(_the_look(context, caller, look_id))

@@ -13,6 +13,7 @@ from service.errors import missing
 from service.keys import Caller
 from service.models import aliases_of, delete_alias, delete_model, find_model, models_of, set_alias, the_model
 from service.objects import base_model_object, model_object
+from service.short_reads import short_read
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 Here = Annotated[Context, Depends(context_of)]
@@ -51,6 +52,7 @@ def remove_alias(model_id: str, name: str, context: Here, caller: Owner) -> dict
 
 
 @router.get("/{model_id:path}")
+@short_read
 def read(model_id: str, context: Here, caller: Reader) -> dict[str, Any]:
     """One model."""
     with context.database.reading() as session:
