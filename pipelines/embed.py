@@ -36,9 +36,10 @@ def embed(
     layer: int | None = None,
     text: str | None = None,
     max_length: int | None = None,
+    format: str | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Event]:
-    """Write the input's columns and an embedding of each text: the masked mean of a layer's hidden states, fp32.
+    """Write the columns of the first row and an embedding of each text: the masked mean of a layer's states, fp32.
 
     Args:
         model: run directory, or a backbone by embedded name, local directory or hub name.
@@ -47,6 +48,7 @@ def embed(
         layer: hidden layers below, 0 (the embeddings) to L; None: all, and the final norm that some models have.
         text: column; default: as in training, or `text`.
         max_length: tokens; longer texts are cut.
+        format: of the input, where its name does not say it, as of standard input.
         stop: asked after every ROWS rows.
 
     Yields:
@@ -64,7 +66,7 @@ def embed(
     backbone, trained_on = _load(model, max_length)
     if layer is not None and layer > backbone.depth:
         raise ConfigError(f"--layer: expected 0 to {backbone.depth}, the hidden layers of {model}, found {layer}")
-    rows = open_source(source)
+    rows = open_source(source, format)
     column = text or trained_on
     require_columns(source, rows.columns, [("--text", column)])
     if COLUMN in rows.columns:
@@ -91,16 +93,16 @@ def _write(
     """Write a part for every ROWS rows; returns how many rows there were."""
     precision, done, started = best_precision(), 0, time.perf_counter()
     yield Stage("embed", f"{rows.argument}, in {precision}")
-    items = rows.items()
+    items, left_out = rows.items(), set[str]()
     while chunk := list(itertools.islice(items, ROWS)):
         encodings = backbone.encode([_text(item, column, rows.unit) for item in chunk])
         if layer is None:
             states = embed_whole(backbone, encodings, precision)
         else:
             states = embed_at(backbone, encodings, layer, precision)
-        found = [
-            {**(item.values or {}), COLUMN: state} for item, state in zip(chunk, states.astype("float32"), strict=True)
-        ]
+        kept = [{name: (item.values or {}).get(name) for name in rows.columns} for item in chunk]
+        left_out |= {name for item in chunk for name in item.values or {}} - set(rows.columns)
+        found = [values | {COLUMN: state} for values, state in zip(kept, states.astype("float32"), strict=True)]
         output.write_chunk(work / f"part-{done:012d}", found, done == 0)
         done += len(chunk)
         yield Rows(done, 0, done / (time.perf_counter() - started), None, None)
@@ -108,6 +110,8 @@ def _write(
             raise Interrupted(f"stopped after {done:,} rows; nothing was kept")
     if not done:
         raise DataError(rows.argument, "holds no row; expected at least one text")
+    if left_out:
+        yield Stage("columns", f"keys that the first row lacks are left out: {', '.join(sorted(left_out)[:20])}")
     return done
 
 

@@ -14,17 +14,18 @@ from pipelines.device import Precision
 from pipelines.errors import BackboneError
 from pipelines.nearest import nearest_items
 from pipelines.records import FloatArray, IntArray, column
+from pipelines.sampling import at_most
 
 LISTED = 10
 COMPARED = 2_000  # training items that a report can spare time for
 LONGEST = 400  # characters of a text that are shown
 SHADED = 3  # items of each list whose words are shaded
-STEPS = 16  # of the integral; explain takes 32 and more, until it adds up
+STEPS, MOST_STEPS = 16, 64  # of the integral, until it adds up; explain takes 32 and more
 LISTS = ("worst_errors", "only_rival_right", "only_fine_tuned_right")
 SHADING = (
     f"In the first {SHADED}, shaded words moved the score towards what the fine-tuned system said, or away from it "
     "(integrated gradients, against the same text blanked): an approximation, no cause. rootstock explain says how "
-    "good it is, for all of them."
+    "good it is, for all of them. None is shaded where too much of the change is left unexplained."
 )
 
 
@@ -111,17 +112,21 @@ def add_nearest(
     train: Dataset,
     backbone: Backbone,
     precision: Precision,
+    seed: int,
     store: ActivationStore | None,
 ) -> None:
     """Add to what the section lists the `nearest` training items, as the fine-tuned model sees them.
 
     Args:
         section: of `mistakes_section`; changed in place.
-        train: the items that they are chosen from; of more than COMPARED the first.
+        train: the items that they are chosen from; of more than COMPARED some, stratified, and the caveat says so.
+        seed: of that choice.
         store: of their states.
     """
     listed = listed_items(section, test)
-    some = train.select(range(min(COMPARED, len(train))))
+    some = at_most(train, COMPARED, seed)
+    if listed and len(some) < len(train):
+        section["caveat"] += f" Training items like it are sought among {len(some):,} of {len(train):,}."
     found = nearest_items(backbone, some, [text for text, _ in listed], precision, store)
     for (_, entries), own in zip(listed, found, strict=True):
         for entry in entries.values():
@@ -142,9 +147,9 @@ def highlight(section: dict[str, Any], test: Dataset, backbone: Backbone) -> Non
     try:
         for text, entries in listed:
             said = backbone.labels.index(next(iter(entries.values()))["fine_tuned"])
-            words = _weighed(attribute(backbone, text, said, STEPS, STEPS), text)
-            for entry in entries.values():
-                entry["words"] = words
+            attribution = attribute(backbone, text, said, STEPS, MOST_STEPS)
+            for entry in entries.values() if attribution.complete else ():
+                entry["words"] = _weighed(attribution, text)
     except BackboneError as error:
         section["caveat"] += f" Words are not shaded: {error}."
         return

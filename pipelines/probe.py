@@ -18,7 +18,8 @@ from pipelines.errors import ConfigError
 from pipelines.hidden_layers.depth import advise
 from pipelines.records import Event, Probed, Stage
 from pipelines.report import page_environment
-from pipelines.run import read_splits, starting_point
+from pipelines.run import read_splits
+from pipelines.saved_run import starting_point
 from pipelines.tune import prepare
 
 

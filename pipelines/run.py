@@ -34,7 +34,7 @@ from pipelines.config import RunConfig, auto_learning_rate
 from pipelines.data import load_splits
 from pipelines.device import Precision, resolve_precision, start_accelerator
 from pipelines.durable import write_json
-from pipelines.errors import ConfigError, Interrupted, RunDirectoryError
+from pipelines.errors import ConfigError, Interrupted
 from pipelines.evaluate import FINE_TUNED, compare_systems
 from pipelines.hidden_layers.depth import advise
 from pipelines.hidden_layers.section import hidden_layers_section
@@ -47,7 +47,7 @@ from pipelines.provenance import provenance_of
 from pipelines.reading import training_reading
 from pipelines.records import CLIENT, Event, Finished, Splits, Stage, Step, SystemScore, Validation, column
 from pipelines.report import render_html
-from pipelines.saved_run import SavedRun
+from pipelines.saved_run import SavedRun, starting_point
 from pipelines.score import (
     all_trained_on,
     fit_baseline,
@@ -184,30 +184,13 @@ def carry_out(
     )
     add_curve(report, smaller, systems, splits, config.evaluation, config.training.seed, pretrained, precision, store)
     yield Stage("report", "looking into data, hidden layers and errors")
-    _look_inside(report, config, splits, pretrained, trunk.backbone, precision, advice, store)
+    _look_inside(report, config, splits, pretrained, start, trunk.backbone, precision, advice, store)
     _write_report(config, report, splits, systems, run)
     run.finish()
     yield Finished(run.target, report["verdict"]["sentence"])
 
 
 # ---- before training
-
-
-def starting_point(config: RunConfig) -> tuple[RunConfig, SavedRun | None]:
-    """The run of `start_from`, whose backbone becomes that of the config; one that is named must be the same."""
-    if config.start_from is None:
-        return config, None
-    try:
-        start = SavedRun(config.start_from)
-    except RunDirectoryError as error:
-        raise ConfigError(f"start_from: {error}; expected the directory of a finished run") from None
-    own, theirs = config.backbone, start.config.backbone
-    if "name" in own.model_fields_set and own.name != theirs.name:
-        raise ConfigError(
-            f"backbone.name: expected {theirs.name}, as in the run at start_from, found {own.name}; leave it out"
-        )
-    same = own.model_copy(update={"name": theirs.name, "revision": theirs.revision})
-    return config.model_copy(update={"backbone": same}), start
 
 
 def read_splits(config: RunConfig, start: SavedRun | None) -> Splits:
@@ -394,6 +377,7 @@ def _look_inside(
     config: RunConfig,
     splits: Splits,
     pretrained: TextBackbone,
+    start: SavedRun | None,
     tuned: Backbone,
     precision: Precision,
     advice: dict[str, Any] | None,
@@ -402,9 +386,10 @@ def _look_inside(
     """Add what the data, the hidden layers and single errors say; none of it chooses anything."""
     grouped, mistakes = config.data.group is not None, report["mistakes"]
     report["data_check"] = check_section(splits, pretrained, precision, config.training.seed, grouped, store)
-    report["hidden_layers"] = hidden_layers_section(config, splits, pretrained, tuned, precision, advice)
+    before = pretrained if start is None else start.model()
+    report["hidden_layers"] = hidden_layers_section(config, splits, before, tuned, precision, advice)
     highlight(mistakes, splits.test, tuned)
-    add_nearest(mistakes, splits.test, splits.train, tuned, precision, store)
+    add_nearest(mistakes, splits.test, splits.train, tuned, precision, config.training.seed, store)
 
 
 def _write_report(

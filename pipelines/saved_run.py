@@ -83,3 +83,20 @@ def _config(path: Path) -> RunConfig:
     except ConfigError as error:
         problem = " ".join(str(error).split())
         raise RunDirectoryError(f"{path}: not a run that this version can use: {problem}") from None
+
+
+def starting_point(config: RunConfig) -> tuple[RunConfig, SavedRun | None]:
+    """The run of `start_from`, whose backbone becomes that of the config; one that is named must be the same."""
+    if config.start_from is None:
+        return config, None
+    try:
+        start = SavedRun(config.start_from)
+    except RunDirectoryError as error:
+        raise ConfigError(f"start_from: {error}; expected the directory of a finished run") from None
+    own, theirs = config.backbone, start.config.backbone
+    if "name" in own.model_fields_set and own.name != theirs.name:
+        raise ConfigError(
+            f"backbone.name: expected {theirs.name}, as in the run at start_from, found {own.name}; leave it out"
+        )
+    same = own.model_copy(update={"name": theirs.name, "revision": theirs.revision})
+    return config.model_copy(update={"backbone": same}), start

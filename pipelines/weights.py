@@ -55,6 +55,7 @@ def resolve(config: BackboneConfig) -> Weights:
 
     Raises:
         BackboneError: not found, not allowed, not safetensors, or with a config that asks for code.
+        ConfigError: of the names that the operator gave.
     """
     name, revision = base_models().get(config.name, config.name), config.revision
     if name == EMBEDDED_BACKBONE and revision in (None, EMBEDDED_REVISION):

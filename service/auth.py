@@ -167,14 +167,16 @@ async def anyone(request: Request) -> Caller:
     return caller_of(request)
 
 
-def needs(scope: str) -> Callable[[Request], Awaitable[Caller]]:
-    """A dependency: the caller, whose key has this scope."""
+def needs(*scopes: str) -> Callable[[Request], Awaitable[Caller]]:
+    """A dependency: the caller, whose key has one of these scopes."""
 
     async def check(request: Request) -> Caller:
         caller = caller_of(request)
-        if not caller.may(scope):
-            have = ", ".join(sorted(caller.scopes))
-            raise ApiError(403, f"This key may not do that: it needs the scope {scope} and has {have}", "scope_missing")
+        if not any(caller.may(scope) for scope in scopes):
+            have, wanted = ", ".join(sorted(caller.scopes)), " or ".join(scopes)
+            raise ApiError(
+                403, f"This key may not do that: it needs the scope {wanted} and has {have}", "scope_missing"
+            )
         return caller
 
     return check

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import heapq
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -17,14 +18,15 @@ from typing import Any
 
 from pipelines.bulk.outputs import inert
 from pipelines.bulk.sources import open_source
-from pipelines.durable import write_json
+from pipelines.durable import sync, write_json
 from pipelines.errors import Interrupted
 from pipelines.tables import Row, open_lines, read_jsonl
-from service.phases.batch_names import PREVIEW, QUEUE
+from service.phases.batch_names import ITEMS, PREVIEW, QUEUE
 
 ROWS, PROBLEMS, CELL = 10, 50, 300  # rows and errors that a page shows, characters of each
-ITEMS, DECISIONS = 200, 25  # in a queue; queues
+NEAREST, DECISIONS = 200, 25  # items of a queue; queues
 CHARACTERS = 20_000  # of a text that is put before a person whole: others are left out
+SCORES = 20  # of an item, the highest, and those that a queue is about
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class Queue:
 
     def add(self, item: Labelled) -> None:
         entry = (-self._distance(item.scores), -item.number, item)
-        full = len(self._heap) == ITEMS
+        full = len(self._heap) == NEAREST
         if item.text in self._texts or (full and entry <= self._heap[0]):
             return
         if full:
@@ -71,17 +73,17 @@ class Queue:
 
 
 def queues(points: Sequence[Mapping[str, Any]]) -> list[Queue]:
-    """One of the class that the model gives, and one of each operating point that its report promises."""
-    own = [
-        Queue(
-            f"{point['class']}: {point['wanted']} at least {float(point['aim']):.0%}",
-            point["class"],
-            point["threshold"],
-        )
-        for point in points
-        if point["threshold"] is not None
-    ]
-    return [Queue("the class that it gives"), *own][:DECISIONS]
+    """One of the class that the model gives, then those of the operating points that its report promises, classes in
+    turn, so that none takes all places."""
+    places: Counter[str] = Counter()
+    own: list[tuple[int, Queue]] = []
+    for point in (point for point in points if point["threshold"] is not None):
+        label = str(point["class"])
+        name = f"{label}: {point['wanted']} at least {100 * float(point['aim']):g}%"
+        own.append((places[label], Queue(name, label, point["threshold"])))
+        places[label] += 1
+    in_turn = [queue for _, queue in sorted(own, key=lambda pair: pair[0])]
+    return [Queue("the class that it gives"), *in_turn][:DECISIONS]
 
 
 def write_results(
@@ -93,7 +95,9 @@ def write_results(
     asked: Sequence[Queue],
     stop: Callable[[], bool],
 ) -> None:
-    """Write PREVIEW and a QUEUE file for each decision into a new folder.
+    """Write PREVIEW, ITEMS and a QUEUE file for each decision into a new folder, durably.
+
+    A queue names its items by their row and by the byte at which their line begins, so that one is read alone.
 
     Args:
         output, errors: what `pipelines.classify` has written; there may be no errors.
@@ -102,11 +106,13 @@ def write_results(
         asked: queues, which are filled.
 
     Raises:
+        DataError: the output cannot be read back.
         Interrupted: `stop` said so.
     """
     folder.mkdir()
+    named = {queue.label for queue in asked if queue.label is not None}
     first: list[dict[str, Any]] = []
-    for item in _labelled(output, text):
+    for item in _labelled(output, text, named):
         if item.number % 1000 == 0 and stop():
             raise Interrupted("stopped while the results were read once more")
         if len(first) < ROWS:
@@ -114,21 +120,43 @@ def write_results(
         if len(item.text) <= CHARACTERS:
             for queue in asked:
                 queue.add(item)
+    places = _write_items(folder / ITEMS, {item.number: item for queue in asked for item in queue.items})
     for number, queue in enumerate(asked):
-        items = [{"row": i.number, "text": i.text, "label": i.label, "scores": i.scores} for i in queue.items]
         decision = {"name": queue.name, "class": queue.label, "threshold": queue.threshold}
-        write_json(folder / QUEUE.format(number), decision | {"items": items})
+        write_json(
+            folder / QUEUE.format(number), decision | {"items": [[i.number, places[i.number]] for i in queue.items]}
+        )
     preview = {
         "rows": first,
         "errors": _problems(errors),
         "shares": _shares(summary),
-        "drift": {key: summary["drift"].get(key) for key in ("sentence", "warnings", "caveat")},
+        "drift": _drift(summary["drift"]),
         "queues": [{"name": queue.name, "items": len(queue.items)} for queue in asked],
     }
     write_json(folder / PREVIEW, preview)
+    for path in (*folder.iterdir(), folder):
+        sync(path)
 
 
-def _labelled(output: Path, text: str) -> Iterator[Labelled]:
+def _write_items(path: Path, items: Mapping[int, Labelled]) -> dict[int, int]:
+    """One line for each item. Returns row -> where its line begins."""
+    places = {}
+    with path.open("wb") as file:
+        for number, item in sorted(items.items()):
+            places[number] = file.tell()
+            own = {"row": number, "text": item.text, "label": item.label, "scores": item.scores}
+            file.write(json.dumps(own, ensure_ascii=False).encode() + b"\n")
+    return places
+
+
+def _drift(found: Mapping[str, Any]) -> dict[str, Any]:
+    """What a page says of it; why it could not be measured may name a path of the server."""
+    failed = "Drift could not be measured"
+    sentence = f"{failed}." if found["sentence"].startswith(failed) else found["sentence"]
+    return {"sentence": sentence, "warnings": found.get("warnings"), "caveat": found.get("caveat")}
+
+
+def _labelled(output: Path, text: str, named: Collection[str]) -> Iterator[Labelled]:
     """Rows of the output that have a text and a prediction."""
     quoted = output.suffix in (".csv", ".tsv")
     column = inert(text) if quoted else text
@@ -137,11 +165,13 @@ def _labelled(output: Path, text: str) -> Iterator[Labelled]:
         scores, content = values.get("predicted_scores"), values.get(column)
         if not scores or not content:
             continue
-        known = json.loads(scores) if isinstance(scores, str) else scores
+        known: dict[str, float] = json.loads(scores) if isinstance(scores, str) else scores
         label = str(values["predicted_label"])
-        yield Labelled(
-            item.number + 1, _original(content) if quoted else content, _original(label) if quoted else label, known
-        )
+        label = label if label in known or not quoted else _original(label)
+        if len(known) > SCORES:
+            highest = heapq.nlargest(SCORES, known, key=lambda name: known[name])
+            known = {name: known[name] for name in {*highest, *named, label} if name in known}
+        yield Labelled(item.number + 1, _original(content) if quoted else str(content), label, known)
 
 
 def _original(cell: str) -> str:

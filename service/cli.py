@@ -125,6 +125,7 @@ def embed(
     layer: Annotated[int | None, typer.Option(min=0, help="hidden layers below; 0: embeddings; default: all")] = None,
     text: Annotated[str | None, typer.Option(help="column with the text; default: as in training, or text")] = None,
     max_length: Annotated[int | None, typer.Option(help="tokens; default: as in training, or 256")] = None,
+    format: Annotated[str | None, typer.Option(help="of the input: csv, tsv, jsonl or parquet")] = None,
     json_lines: Annotated[bool, typer.Option("--json", help="events as JSON lines")] = False,
 ) -> None:
     """Write the hidden states of texts after any layer, as masked means over tokens, to Parquet."""
@@ -132,7 +133,7 @@ def embed(
         from pipelines.embed import embed as run
 
     again = "the same command starts afresh"
-    _follow(lambda stop: run(model, source, out, layer, text, max_length, stop), json_lines, again)
+    _follow(lambda stop: run(model, source, out, layer, text, max_length, format, stop), json_lines, again)
 
 
 @app.command()

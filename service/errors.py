@@ -101,8 +101,9 @@ def install(app: FastAPI, problem: Callable[[Request, int, str], Response]) -> N
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> Response:
-        if is_page(request.url.path) and "text/html" in request.headers.get("accept", ""):
-            return problem(request, error.status_code, "There is no such page")
+        browser = is_page(request.url.path) and "text/html" in request.headers.get("accept", "")
+        if browser and error.status_code == 404:
+            return problem(request, 404, "There is no such page")
         return error_response(error.status_code, _http_message(request, error), _http_code(error), None, error.headers)
 
 

@@ -83,7 +83,7 @@ class Execution:
     def release(self) -> None:
         """Give back what this worker still owns; its children have ended."""
         with self.database.writing() as session:
-            jobs.release(session, self.boot_id)
+            jobs.release(session, self.boot_id, blamed=False)
 
     # ---- parts of them
 

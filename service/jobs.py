@@ -41,7 +41,7 @@ PREFIXES: dict[Kind, str] = {
 LOOKS: tuple[Kind, ...] = ("columns", "check", "estimate", "explain")  # people wait for these before they decide
 ACTIVE = ("queued", "validating", "running", "publishing")  # a worker may take these
 FINAL = ("succeeded", "failed", "cancelled")
-IDLE_ATTEMPTS = 20  # in a row without a checkpoint: the job itself ends its workers
+IDLE_ATTEMPTS = 20  # in a row without a checkpoint, while others lived: the job itself ends its workers
 PRIORITY = 1000  # of a job that asks for none; lower goes first within a tenant
 
 
@@ -107,9 +107,11 @@ def retry(session: Session, job: Job) -> None:
 
 
 def ahead_of(scope: Scope, job: Job) -> int:
-    """How many of the tenant's jobs are queued before this one."""
+    """How many of the tenant's jobs are before this one in its queue."""
+    looks = job.kind in LOOKS
     sooner = sa.or_(Job.priority < job.priority, sa.and_(Job.priority == job.priority, Job.seq < job.seq))
-    queued = scope.select(Job).where(Job.status == "queued", sooner)
+    beside = Job.kind.in_(LOOKS) if looks else Job.kind.not_in(LOOKS)
+    queued = scope.select(Job).where(Job.status == "queued", sooner, beside)
     return scope.session.scalar(queued.with_only_columns(sa.func.count())) or 0
 
 
@@ -187,14 +189,19 @@ def step_done(job: Job) -> None:
     job.idle_attempts = 0
 
 
-def release(session: Session, owner: str) -> list[Job]:
-    """Jobs whose worker is gone, after their children: their attempts are over, and they can be taken over."""
+def release(session: Session, owner: str, blamed: bool = True) -> list[Job]:
+    """Jobs whose worker is gone, after their children: their attempts are over, and they can be taken over.
+
+    Args:
+        blamed: whether the attempt counts against the job, which may have ended its worker.
+    """
     owned = list(session.scalars(sa.select(Job).where(Job.owner == owner).with_for_update()))
     for job in owned:
         job.stopping, job.owner, job.child = False, None, None
         if job.status in ("validating", "running", "publishing"):
             job.status = "queued"
             job.attempt += 1
+            job.idle_attempts -= 0 if blamed or not job.idle_attempts else 1
             _event(session, job, "The worker ended; the job goes on from its newest checkpoint.", "warn")
     return owned
 

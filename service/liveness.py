@@ -8,6 +8,7 @@ to the queue. A worker that wakes up and finds itself declared dead ends at once
 from __future__ import annotations
 
 import fcntl
+import json
 import logging
 import os
 from pathlib import Path
@@ -18,7 +19,7 @@ from service import jobs
 from service.database import Database
 from service.engine import ENDED, JobEngine, WorkerEngine
 from service.settings import ServiceSettings
-from service.supervise import kill_recorded
+from service.supervise import kill_recorded, lives, record_of
 from service.tables import Job, Worker
 
 HEARTBEAT_S = 5.0
@@ -38,6 +39,8 @@ class Liveness:
         self.host, self.lease_s = os.uname().nodename, settings.limits.lease_s
         self._lock = self._lock_file(boot_id).open("w")
         fcntl.flock(self._lock, fcntl.LOCK_EX)
+        json.dump(record_of(os.getppid()), self._lock)
+        self._lock.flush()
 
     def begin(self) -> None:
         """Appear among the living."""
@@ -61,7 +64,7 @@ class Liveness:
             with self.database.writing() as session:
                 for child in session.scalars(sa.select(Job.child).where(Job.owner == dead.boot_id)):
                     kill_recorded(child)  # one on another host may live on: what it sends is void
-                jobs.release(session, dead.boot_id)
+                jobs.release(session, dead.boot_id, blamed=not self._ended_with_its_service(dead))
             engine.recover([dead.boot_id])
             with self.database.writing() as session:
                 session.execute(sa.delete(Worker).where(Worker.boot_id == dead.boot_id))
@@ -90,6 +93,13 @@ class Liveness:
         except FileNotFoundError:
             return False  # it keeps its files elsewhere: the heartbeat decides
         except BlockingIOError:
+            return False
+
+    def _ended_with_its_service(self, worker: Worker) -> bool:
+        """Whether the process that started it is gone too: no job did that, the service or its machine was ended."""
+        try:
+            return worker.host == self.host and not lives(json.loads(self._lock_file(worker.boot_id).read_text()))
+        except (OSError, ValueError):  # of an earlier version
             return False
 
     def _lock_file(self, boot_id: str) -> Path:

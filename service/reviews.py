@@ -3,35 +3,44 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 
 from service.database import Scope
-from service.errors import invalid, missing
+from service.errors import missing
 from service.files import get_file
 from service.ids import new_id
 from service.kinds.table import results_dir
-from service.phases.batch_names import PREVIEW, QUEUE
+from service.phases.batch_names import ITEMS, PREVIEW, QUEUE
 from service.settings import ServiceSettings
 from service.tables import Job, Model, ReviewLabel
 
 
 def preview_of(settings: ServiceSettings, scope: Scope, job: Job) -> dict[str, Any] | None:
-    """What pages show of a labelled table: as long as its output is kept."""
-    folder = _results(settings, scope, job)
-    return None if folder is None else _read(folder / PREVIEW)
+    """What pages show of a labelled table: as long as its output is kept, and where it could be made."""
+    output = (job.result or {}).get("output_file_id")
+    if job.kind != "table" or job.status != "succeeded" or output is None or get_file(scope, output) is None:
+        return None
+    path = results_dir(settings, job) / PREVIEW
+    return _read(path) if path.is_file() else None
 
 
-def queue_of(settings: ServiceSettings, scope: Scope, job: Job, number: int) -> dict[str, Any]:
-    """The items nearest to one decision. Raises ApiError 404."""
-    folder = _results(settings, scope, job)
-    path = None if folder is None or number < 0 else folder / QUEUE.format(number)
-    if path is None or not path.is_file():
+def queue_of(settings: ServiceSettings, job: Job, number: int) -> dict[str, Any]:
+    """The items nearest to one decision, as [row, place]. Raises ApiError 404."""
+    path = results_dir(settings, job) / QUEUE.format(number)
+    if not path.is_file():
         raise missing("review queue", job.id, "review_not_found")
     return _read(path)
+
+
+def item_at(settings: ServiceSettings, job: Job, place: int) -> dict[str, Any]:
+    """One item of a queue: row, text, label, scores."""
+    with (results_dir(settings, job) / ITEMS).open("rb") as file:
+        file.seek(place)
+        found: dict[str, Any] = json.loads(file.readline())
+    return found
 
 
 def given(scope: Scope, job: Job) -> dict[int, ReviewLabel]:
@@ -48,42 +57,37 @@ def counted(scope: Scope, job_ids: list[str]) -> dict[str, int]:
 
 
 def give(scope: Scope, job: Job, model: Model, item: dict[str, Any], label: str | None, now: float) -> None:
-    """Say what an item of a queue is; None skips it. What was said before is replaced. Raises ApiError 400."""
-    if label is not None and label not in model.labels:
-        raise invalid(f"expected a class of the model, found {label[:100]!r}", "label")
-    said = given(scope, job).get(item["row"])
+    """Say what an item of a queue is; None skips it. What was said before is replaced.
+
+    Args:
+        job: locked, so that two people who say something of one item take turns.
+        label: a class of the model.
+    """
+    mine = scope.select(ReviewLabel).where(ReviewLabel.job_id == job.id, ReviewLabel.row == item["row"])
+    said = scope.session.scalars(mine).one_or_none()
     if said is None:
-        said = ReviewLabel(id=new_id("review_"), job_id=job.id, row=item["row"], predicted=item["label"])
+        own = {"row": item["row"], "text": item["text"], "predicted": item["label"]}
+        said = ReviewLabel(id=new_id("review_"), job_id=job.id, model_id=model.id, **own)
         scope.add(said)
     said.label, said.created_at = label, now
 
 
-def examples(settings: ServiceSettings, scope: Scope, model: Model) -> list[dict[str, str]]:
-    """Text and label of everything that was reviewed of a model's batches; skipped items are none."""
-    named = scope.select(ReviewLabel).with_only_columns(ReviewLabel.job_id).distinct()
-    jobs = scope.select(Job).where(Job.id.in_(named), Job.request["model"].as_string() == model.id).order_by(Job.seq)
-    found: dict[str, str] = {}
-    for job in scope.session.scalars(jobs):
-        preview = preview_of(settings, scope, job)
-        if preview is None:
-            continue
-        queues = (queue_of(settings, scope, job, number) for number in range(len(preview["queues"])))
-        texts = {item["row"]: item["text"] for queue in queues for item in queue["items"]}
-        found |= {texts[row]: said.label for row, said in given(scope, job).items() if said.label is not None}
+def labels_of(scope: Scope, model: Model) -> dict[str, int]:
+    """Label -> how often it was given to items of this model's batches, the most frequent first."""
+    number = sa.func.count().label("number")
+    counts = _of_model(scope, model).with_only_columns(ReviewLabel.label, number).group_by(ReviewLabel.label)
+    return {row.label: row.number for row in scope.session.execute(counts.order_by(number.desc(), ReviewLabel.label))}
+
+
+def examples(scope: Scope, model: Model) -> list[dict[str, str]]:
+    """Text and label of everything that was reviewed of a model's batches; of one text the latest word counts."""
+    said = scope.session.scalars(_of_model(scope, model).order_by(ReviewLabel.created_at))
+    found = {each.text: str(each.label) for each in said}
     return [{"text": text, "label": label} for text, label in found.items()]
 
 
-def labels_of(rows: list[dict[str, str]]) -> dict[str, int]:
-    """Label -> how many examples have it, the most frequent first."""
-    return dict(Counter(row["label"] for row in rows).most_common())
-
-
-def _results(settings: ServiceSettings, scope: Scope, job: Job) -> Path | None:
-    output = (job.result or {}).get("output_file_id")
-    folder = results_dir(settings, job)
-    if job.kind != "table" or job.status != "succeeded" or output is None or get_file(scope, output) is None:
-        return None
-    return folder if folder.is_dir() else None  # a batch of an earlier version has none
+def _of_model(scope: Scope, model: Model) -> sa.Select[ReviewLabel]:
+    return scope.select(ReviewLabel).where(ReviewLabel.model_id == model.id, ReviewLabel.label.is_not(None))
 
 
 def _read(path: Path) -> dict[str, Any]:

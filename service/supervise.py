@@ -74,14 +74,21 @@ def kill_recorded(child: Mapping[str, object] | None) -> None:
     """End a child that a dead worker left on this host; a process that only has its number is left alone."""
     if child is None or child["host"] != os.uname().nodename:
         return
-    pid = int(str(child["pid"]))
-    with suppress(psutil.NoSuchProcess):
-        if abs(psutil.Process(pid).create_time() - float(str(child["started"]))) < 1:
-            kill_group(pid)
+    if lives(child):
+        kill_group(int(str(child["pid"])))
+
+
+def lives(recorded: Mapping[str, object]) -> bool:
+    """Whether a process of this host is still there, and not another one that has its number by now."""
+    try:
+        started: float = psutil.Process(int(str(recorded["pid"]))).create_time()
+        return abs(started - float(str(recorded["started"]))) < 1
+    except psutil.NoSuchProcess:
+        return False
 
 
 def record_of(pid: int) -> dict[str, object]:
-    """What `kill_recorded` needs to know of a child."""
+    """What `kill_recorded` and `lives` need to know of a process."""
     return {"host": os.uname().nodename, "pid": pid, "started": psutil.Process(pid).create_time()}
 
 

@@ -11,6 +11,7 @@ from pipelines.durable import discard
 from service.database import Database, Scope
 from service.files import delete_file, expired, get_file, unnamed_content
 from service.idempotency import KEPT_S
+from service.jobs import ACTIVE
 from service.models import folder_of
 from service.settings import ServiceSettings
 from service.tables import Answered, Job, Model
@@ -31,23 +32,22 @@ def sweep(settings: ServiceSettings, database: Database) -> None:
         content.unlink(missing_ok=True)
     for folder in models:
         discard(folder)
-    for folder in settings.data_dir.glob("tenants/*/jobs/*"):
-        if folder.name.startswith(".trash-"):
-            shutil.rmtree(folder, ignore_errors=True)
-        elif _ended(database, folder.name):
-            discard(folder)
-    for folder in settings.data_dir.glob("tenants/*/batches/*"):
-        if not folder.name.startswith(".trash-") and not _kept(database, folder.name):
-            discard(folder)
+    for place, over in (("jobs", _ended), ("batches", _gone)):
+        for folder in settings.data_dir.glob(f"tenants/*/{place}/*"):
+            if folder.name.startswith(".trash-"):
+                shutil.rmtree(folder, ignore_errors=True)
+            elif over(database, folder.name):
+                discard(folder)
 
 
-def _kept(database: Database, job_id: str) -> bool:
-    """Whether the output of this batch is still there; what pages show of it goes with it."""
+def _gone(database: Database, job_id: str) -> bool:
+    """Whether the output of this batch is not there; what pages show of it goes with it."""
     with database.reading() as session:
         job = session.scalars(sa.select(Job).where(Job.id == job_id)).one_or_none()
-        if job is None or job.status != "succeeded":
-            return job is not None  # its results may have been placed a moment before it succeeds
-        return get_file(Scope(session, job.tenant_id), (job.result or {}).get("output_file_id", "")) is not None
+        if job is None or job.status == "succeeded":
+            output = None if job is None else (job.result or {}).get("output_file_id")
+            return job is None or output is None or get_file(Scope(session, job.tenant_id), output) is None
+    return job.owner is None and job.status not in ACTIVE  # placed a moment before it would have succeeded
 
 
 def _ended(database: Database, job_id: str) -> bool:

@@ -117,7 +117,9 @@ class ReviewLabel(Owned, Base):
     __tablename__ = "review_labels"
     __table_args__ = (UniqueConstraint("job_id", "row"),)
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
+    model_id: Mapped[str] = mapped_column(String(255), index=True)
     row: Mapped[int]  # of the output, from 1
+    text: Mapped[str]
     predicted: Mapped[str]
     label: Mapped[str | None]
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from service.refused import INVALID_FILE, INVALID_VALUE, NOT_CLASSIFICATION, TOO_LARGE, UploadRefused
 from service.training_forms import Form, choose_form
+from service.upload_columns import nameable
 from service.upload_rows import MOST_BYTES, Upload, open_upload
 
 # Twice the longest label of the sets in benchmarks/DATA.md, 63 characters (EDOS); 46 % of the texts there are longer.
@@ -26,7 +27,6 @@ FEW_LABELS = 20  # up to here a share says nothing: 12 rows of a first try may h
 # Memory for the counts, and a confusion matrix that is still of use: 13 times Banking77, as many as ImageNet.
 MAX_LABELS = 1000
 _SHOWN = 5  # labels in a sentence
-SHOWN_COLUMNS = 100
 EXAMPLES, EXAMPLE_CHARACTERS = 5, 300  # rows that a page shows, of each so much of the text
 _GENERATION = (
     "this looks like data for generating text, and only classification is trained here; name a column of classes in "
@@ -48,7 +48,7 @@ class Understood:
         labels: examples of each label, the most frequent first.
         sentence: all of this for people.
         examples: text and label of the first rows, cut.
-        columns: of the file, up to SHOWN_COLUMNS.
+        columns: of the file, those that a form can offer.
     """
 
     form: str
@@ -115,16 +115,14 @@ def _prepared(upload: Upload, mapping: Mapping[str, Any], target: Path, training
                 size = f"{MOST_BYTES / 2**30:g} GiB"
                 raise UploadRefused(f"{upload.name}: more than {size} of examples; upload less", TOO_LARGE)
     labels.check(training)
-    return replace(
-        _understood(upload, form, labels), examples=tuple(first), columns=tuple(upload.columns[:SHOWN_COLUMNS])
-    )
+    return replace(_understood(upload, form, labels), examples=tuple(first), columns=tuple(nameable(upload.columns)))
 
 
 def _form(upload: Upload, mapping: Mapping[str, Any]) -> Form:
     try:
         return choose_form(upload.columns, mapping)
     except UploadRefused as error:
-        shown = tuple(upload.columns[:SHOWN_COLUMNS])
+        shown = tuple(nameable(upload.columns))
         raise UploadRefused(f"{upload.name}: {error.message}", error.code, error.param, columns=shown) from None
 
 

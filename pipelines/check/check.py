@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -29,6 +29,7 @@ from pipelines.durable import publish, write_json
 from pipelines.errors import Interrupted
 from pipelines.records import Checked, Event, Stage, column
 from pipelines.report import page_environment
+from pipelines.saved_run import starting_point
 
 PARTS = ("train", "validation", "test")
 KEPT = 1000  # places of a finding in check.json; the page shows 20
@@ -44,7 +45,7 @@ def check(
     """Look for what no model can overcome, before anything is trained.
 
     Args:
-        config: its data and backbone sections count; parts given as fractions are left alone.
+        config: its data and backbone sections and `start_from` count; parts given as fractions are left alone.
         out: directory for check.json and check.html, which must not exist.
         clean: new file for the training part without repeats and leaks; `<clean>.removed.jsonl` lists what is not in
             it, and why.
@@ -62,10 +63,12 @@ def check(
         refuse_existing(out)
     if clean is not None:
         refuse_output(clean, config.data.train.path, out)
+    config, start = starting_point(config)
+    known = () if start is None else start.labels
     yield Stage("data", f"reading {config.data.train.path}")
-    items = Items(_read(config.data))
+    items = Items(_read(config.data, known))
     findings: list[Finding] = []
-    for what, step in _steps(config, items, store).items():
+    for what, step in _steps(config, items, known, store).items():
         yield Stage("check", what)
         findings += step()
         if stop():
@@ -85,8 +88,10 @@ def check(
     yield Checked(out, _counts(items), checks)
 
 
-def _steps(config: RunConfig, items: Items, store: ActivationStore | None) -> dict[str, Callable[[], list[Finding]]]:
-    """What is looked for, cheapest first."""
+def _steps(
+    config: RunConfig, items: Items, known: Sequence[str], store: ActivationStore | None
+) -> dict[str, Callable[[], list[Finding]]]:
+    """What is looked for, cheapest first; `known` are the labels of the run at `start_from`."""
     seed, most = config.training.seed, config.data.max_length
     backbone = cache(lambda: load_text_backbone(config.backbone, sorted(set(items.labels)), most, seed))
 
@@ -96,7 +101,7 @@ def _steps(config: RunConfig, items: Items, store: ActivationStore | None) -> di
         return [suspects(items, EmbeddingFeatures(backbone(), precision, store).fit_transform(texts), seed)]
 
     return {
-        "class counts": lambda: [classes(items)],
+        "class counts": lambda: [classes(items, known)],
         "duplicates, leaks, contradictions": lambda: [duplicates(items), leaks(items), contradictions(items)],
         "languages": lambda: [languages(items)],
         "personal data": lambda: [personal_data(items)],
@@ -105,7 +110,7 @@ def _steps(config: RunConfig, items: Items, store: ActivationStore | None) -> di
     }
 
 
-def _read(data: DataConfig) -> Dataset:
+def _read(data: DataConfig, known: Sequence[str]) -> Dataset:
     """Items of all parts that are files. Raises DataError for one without items or, in training, a second class."""
     parts = []
     for name in PARTS:
@@ -113,7 +118,7 @@ def _read(data: DataConfig) -> Dataset:
         if isinstance(source, SplitFile):
             part = read_items(source, data)
             parts.append(Dataset.from_dict(part[:] | {"part": [name] * len(part)}))
-    require_classes(data.train.path, data.label, column(parts[0], "label"))
+    require_classes(data.train.path, data.label, [*column(parts[0], "label"), *known])
     return concatenate_datasets(parts)
 
 

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.bulk.outputs import json_line, text_file
 from pipelines.check.findings import Finding, share
 from pipelines.config import SplitFile
 from pipelines.data import matching_rows
+from pipelines.durable import sync
 from pipelines.errors import ConfigError, DataError
 from pipelines.tables import Row, Table, read_table, table_format
 
@@ -43,7 +45,7 @@ def write_clean_copy(path: Path, train: SplitFile, findings: Sequence[Finding]) 
     removed = [row for row in rows if row.line in reasons]
     listed = [{"line": row.line, "why": reasons[row.line], "row": row.values} for row in removed]
     beside = path.with_name(path.name + ".removed.jsonl")
-    unfinished = {target: target.with_name(f".{target.name}.partial") for target in (path, beside)}
+    unfinished = {target: target.with_name(f".{target.name}.partial") for target in (beside, path)}  # reasons first
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if table_format(path) == "parquet":
@@ -52,9 +54,11 @@ def write_clean_copy(path: Path, train: SplitFile, findings: Sequence[Finding]) 
             _write_text(unfinished[path], path, table.columns, [row.values for row in kept])
         _write_text(unfinished[beside], beside, [], listed)
         for target, partial in unfinished.items():
+            sync(partial)
             partial.rename(target)
-    except OSError as error:
-        raise DataError(path, f"cannot be written: {error.strerror or error}") from None
+        sync(path.parent)
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(path, f"cannot be written: {getattr(error, 'strerror', None) or error}") from None
     finally:
         for partial in unfinished.values():
             partial.unlink(missing_ok=True)

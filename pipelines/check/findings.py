@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -10,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from datasets import Dataset
 
-from pipelines.duplicates import exact_groups, group_items
+from pipelines.duplicates import exact_groups, group_items, number_by
 from pipelines.records import IntArray, column
 
 EXCERPT, LABEL = 160, 80  # characters of a text and of a label that a finding shows
@@ -82,8 +83,13 @@ class Items:
         return np.flatnonzero(np.array(self.parts) == part)
 
     @cached_property
+    def same(self) -> IntArray:
+        """Equal for items with the same text but for white space, (N,)."""
+        return number_by([" ".join(unicodedata.normalize("NFC", text).split()) for text in self.texts])
+
+    @cached_property
     def exact(self) -> IntArray:
-        """Equal for items with the same normalised text, (N,)."""
+        """Equal for items whose texts differ in case, punctuation, links and symbols at most, (N,)."""
         return exact_groups(self.texts)
 
     @cached_property
@@ -113,10 +119,12 @@ def _cut(text: str, most: int) -> str:
 
 def without_personal_data(findings: Sequence[Finding]) -> list[Finding]:
     """The findings, with the texts blanked that may hold personal data."""
-    hidden = {place.number for found in findings if found.name == "personal data" for place in found.places}
-    return [
-        replace(f, places=tuple(replace(p, text="") if p.number in hidden else p for p in f.places)) for f in findings
-    ]
+    hidden = {(p.part, p.line) for found in findings if found.name == "personal data" for p in found.places}
+
+    def blanked(place: Place) -> Place:
+        return replace(place, text="") if (place.part, place.line) in hidden else place
+
+    return [replace(found, places=tuple(map(blanked, found.places))) for found in findings]
 
 
 def share(count: int, total: int) -> str:

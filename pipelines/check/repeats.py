@@ -20,16 +20,21 @@ def duplicates(items: Items) -> Finding:
         first_near: dict[int, int] = {}
         labelled: set[tuple[int, str]] = set()
         for number in items.of(part).tolist():
-            text, near, label = int(items.exact[number]), int(items.near[number]), items.labels[number]
+            text, near = int(items.exact[number]), int(items.near[number])
+            same = int(items.same[number]), items.labels[number]
             if text in first_exact:
                 exact += 1
-                why = f"same text as {items.named(first_exact[text])}"
-                places.append(items.place(number, why, removable=(text, label) in labelled))
+                other = first_exact[text]
+                but = "" if items.same[other] == items.same[number] else " but for case, punctuation, links or symbols"
+                places.append(items.place(number, f"same text as {items.named(other)}{but}", same in labelled))
             elif near in first_near:
-                places.append(items.place(number, f"nearly the same text as {items.named(first_near[near])}"))
+                other = first_near[near]
+                places.append(
+                    items.place(number, f"nearly the same text as {items.named(other)}, directly or by others")
+                )
             first_exact.setdefault(text, number)
             first_near.setdefault(near, number)
-            labelled.add((text, label))
+            labelled.add(same)
     values = {"exact": exact, "near": len(places) - exact}
     if not places:
         return Finding("duplicates", "fine", "no item is there twice", values)
@@ -65,17 +70,17 @@ def leaks(items: Items) -> Finding:
 
 
 def contradictions(items: Items) -> Finding:
-    """The same text under different labels; nearly the same text counts as a hint, since one word can decide."""
+    """The same text under different labels; nearly the same is a hint, since a word or a symbol can decide."""
     same: list[Place] = []
     near: list[Place] = []
-    for groups, found, how in ((items.exact, same, "the same"), (items.near, near, "nearly the same")):
+    for groups, found, how in ((items.same, same, "the same"), (items.near, near, "nearly the same")):
         for own in members(groups):
             first: dict[str, int] = {}
             for number in own.tolist():
                 first.setdefault(items.labels[number], number)
             for number in own.tolist() if len(first) > 1 else []:
                 other = next(i for label, i in first.items() if label != items.labels[number])
-                if found is near and items.exact[other] == items.exact[number]:
+                if found is near and items.same[other] == items.same[number]:
                     continue
                 found.append(items.place(number, f"{how} text is {items.labels[other]!r} at {items.named(other)}"))
     values = {"same_text": len(same), "nearly_the_same": len(near)}

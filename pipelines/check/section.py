@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict
 from typing import Any
 
@@ -11,17 +12,18 @@ from datasets import Dataset, concatenate_datasets
 from pipelines.activation_store import ActivationStore
 from pipelines.backbones.text import TextBackbone
 from pipelines.baselines.embeddings import EmbeddingFeatures
-from pipelines.check.classes import classes
+from pipelines.check.classes import trained_classes
 from pipelines.check.findings import Finding, Items, without_personal_data
 from pipelines.check.languages import languages
 from pipelines.check.lengths import lengths
-from pipelines.check.personal import personal_data
+from pipelines.check.personal import personal_data, personal_kinds
 from pipelines.check.repeats import contradictions, duplicates
 from pipelines.check.suspects import suspects
 from pipelines.device import Precision
 from pipelines.records import Splits, column
+from pipelines.sampling import at_most
 
-MOST = 2_000  # items of a part that a report can spare time for
+MOST = 2_000  # items of a part that a report can spare time for; classes are counted, and repeats sought, in all
 DOUBTED = 50_000  # items x classes up to which labels are doubted: a regression is trained fifteen times
 SHOWN = 10  # places of a finding
 
@@ -42,18 +44,19 @@ def check_section(
         grouped: whether groups hold more than near duplicates, so that these must be looked for again.
         store: of embeddings.
     """
-    chosen = concatenate_datasets([_some(splits, part, seed) for part in ("train", "validation", "test")])
-    items = Items(chosen, None if grouped else np.array(column(chosen, "number"), dtype=np.int64))
+    everything = _items(splits, None, seed, grouped)
+    some = _items(splits, MOST, seed, grouped)
+    repeated = some if grouped else everything  # looking for near duplicates again takes its time
     findings = [
-        classes(items),
-        duplicates(items),
-        contradictions(items),
-        languages(items),
-        personal_data(items),
-        lengths(items, backbone),
-        _doubted(items, backbone, precision, seed, store),
+        trained_classes(Counter(column(splits.train, "label"))),
+        duplicates(repeated),
+        contradictions(repeated),
+        languages(some),
+        personal_data(some),
+        lengths(some, backbone),
+        _doubted(some, backbone, precision, seed, store),
     ]
-    looked = {part: len(items.of(part)) for part in ("train", "validation", "test")}
+    looked = {part: len(some.of(part)) for part in ("train", "validation", "test")}
     return {
         "items": looked,
         "all": looked == {part: len(getattr(splits, part)) for part in looked},
@@ -61,14 +64,18 @@ def check_section(
     }
 
 
-def _some(splits: Splits, part: str, seed: int) -> Dataset:
-    """Items of a part, with the number of their group and no key of the user's."""
-    items = getattr(splits, part)
-    if len(items) > MOST:
-        items = items.select(np.sort(np.random.default_rng(seed).permutation(len(items))[:MOST]))
-    values = {name: column(items, name) for name in ("text", "label", "line")}
-    n = len(items)
-    return Dataset.from_dict(values | {"number": column(items, "group"), "group": [""] * n, "part": [part] * n})
+def _items(splits: Splits, most: int | None, seed: int, grouped: bool) -> Items:
+    """Items of all parts, or some of each, with the number of their group and no key of the user's."""
+    parts = []
+    for part in ("train", "validation", "test"):
+        items: Dataset = getattr(splits, part)
+        items = items if most is None else at_most(items, most, seed)
+        values = {name: column(items, name) for name in ("text", "label", "line")}
+        n = len(items)
+        own = {"number": column(items, "group"), "group": [""] * n, "part": [part] * n}
+        parts.append(Dataset.from_dict(values | own))
+    chosen = concatenate_datasets(parts)
+    return Items(chosen, None if grouped else np.array(column(chosen, "number"), dtype=np.int64))
 
 
 def _doubted(
@@ -83,4 +90,5 @@ def _doubted(
 
 
 def _as_json(finding: Finding) -> dict[str, Any]:
-    return asdict(finding) | {"found": len(finding.places), "places": [asdict(p) for p in finding.places[:SHOWN]]}
+    shown = [asdict(p) | ({"text": ""} if personal_kinds(p.text) else {}) for p in finding.places[:SHOWN]]
+    return asdict(finding) | {"found": len(finding.places), "places": shown}

@@ -26,8 +26,8 @@ from pipelines.estimate.states import states_of
 from pipelines.keep_or_recompute import Choice, choose
 from pipelines.provenance import provenance_of
 from pipelines.records import Estimated, Event, Splits, Stage, column
-from pipelines.run import carry_out, read_splits, resolved, starting_point
-from pipelines.saved_run import SavedRun
+from pipelines.run import carry_out, read_splits, resolved
+from pipelines.saved_run import SavedRun, starting_point
 from pipelines.score import all_trained_on
 from pipelines.trunk import Trunk
 from pipelines.tune import prepare

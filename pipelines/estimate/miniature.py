@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import Dataset
-from sklearn.utils import resample
 
 from pipelines.artifacts import CHECKPOINTS, RunDirectory, size_bytes
 from pipelines.config import RunConfig
 from pipelines.durable import MANIFEST
 from pipelines.estimate.plan import Epoch, Plan, epoch_of
-from pipelines.records import Checkpoint, Event, FloatArray, IntArray, Scored, Splits, Stage, Step, Validation, column
+from pipelines.records import Checkpoint, Event, FloatArray, Scored, Splits, Stage, Step, Validation
+from pipelines.sampling import some_of
 
 BATCHES = 8  # of training items, each trained on twice
 PART = 64  # validation items, and test items
@@ -43,19 +42,6 @@ def miniature_splits(splits: Splits, plan: Plan, config: RunConfig) -> Splits:
     validation, test = (some_of(part, PART, seed) for part in (splits.validation, splits.test))
     earlier = None if splits.earlier is None else some_of(splits.earlier, len(train), seed)
     return replace(splits, train=train, validation=validation, test=test, earlier=earlier)
-
-
-def some_of(items: Dataset, size: int, seed: int, always: IntArray | None = None) -> Dataset:
-    """About `size` items, stratified; the first of every class and those of the numbers `always` are among them."""
-    labels = np.array(column(items, "label"))
-    firsts = np.unique(labels, return_index=True)[1]
-    chosen = np.union1d(firsts, firsts if always is None else always)
-    rest = np.setdiff1d(np.arange(len(labels)), chosen)
-    wanted = min(len(rest), size - len(chosen))
-    if wanted > 0:
-        more = resample(rest, replace=False, n_samples=wanted, stratify=labels[rest], random_state=seed)
-        chosen = np.union1d(chosen, more)
-    return items.select(chosen)
 
 
 class Watch:

@@ -16,10 +16,10 @@ from pipelines.baselines.embeddings import EmbeddingFeatures
 from pipelines.baselines.logistic import ONE_FOLD, folds_of
 from pipelines.config import RunConfig
 from pipelines.device import Precision
-from pipelines.estimate.miniature import some_of
 from pipelines.estimate.plan import padded_tokens
 from pipelines.lower_layers import LowerLayers
 from pipelines.records import Splits, column
+from pipelines.sampling import at_most
 from pipelines.score import trained_baseline
 
 ITEMS = 1000  # that are fitted: of fewer, what does not grow with items weighs too much
@@ -70,7 +70,7 @@ def measure_fits(
     lengths = [pretrained.length(encoding) for encoding in encodings]
     C = len(splits.labels)
     most = min(ITEMS, ITEMS_TIMES_CLASSES // C, int(TOKENS / np.mean(lengths)))
-    some = items if len(items) <= most else some_of(items, most, seed)
+    some = at_most(items, most, seed)
     scale = _work(items, splits, seed) / _work(some, splits, seed)
     embedding, added = 0.0, 0
     if EMBEDDINGS in kinds:

@@ -20,6 +20,7 @@ from pipelines.intervals import Bootstrap, interval
 from pipelines.metrics import macro_f1
 from pipelines.predict import predict_logits
 from pipelines.records import Splits, column
+from pipelines.sampling import at_most
 
 
 def ablation(
@@ -29,10 +30,11 @@ def ablation(
 
     Args:
         backbone: fine-tuned.
-        most: validation items that are looked at, the first.
-        resamples, seed: of the bootstrap.
+        most: validation items that are looked at: some, stratified.
+        resamples: of the bootstrap.
+        seed: of it, and of the choice of items.
     """
-    items = splits.validation.select(range(min(most, len(splits.validation))))
+    items = at_most(splits.validation, most, seed)
     targets, groups = splits.targets(items), np.array(column(items, "group"))
     bootstrap = Bootstrap(targets, groups, len(splits.labels), resamples, seed)
     encodings = backbone.encode(column(items, "text"))

@@ -16,11 +16,13 @@ from pipelines.device import Precision
 from pipelines.errors import Interrupted
 from pipelines.hidden_layers.probes import enough, fit_probes, layers_section
 from pipelines.hidden_layers.short_runs import ShortRun, candidates, deepest_of_the_best, short_runs
-from pipelines.learning_curve import nested_shares
 from pipelines.predict import embed_layers
 from pipelines.records import Event, Splits, Stage, column
+from pipelines.sampling import at_most
 from pipelines.saved_run import SavedRun
+from pipelines.score import all_trained_on
 
+MOST = 20_000  # training items of a probe at most, and validation items: their states are held in memory
 CAVEAT = (
     "Probes and short runs are scored on the validation part, on which the depth is chosen, so the figures of what was "
     "chosen are a little flattered; the test part is not looked at. A good probe at a layer does not prove that "
@@ -77,18 +79,22 @@ class Advice:
 
 
 def probe_layers(
-    config: RunConfig, splits: Splits, backbone: Backbone, precision: Precision, most: int | None = None
+    config: RunConfig, splits: Splits, backbone: Backbone, precision: Precision, most: int = MOST
 ) -> list[dict[str, Any]]:
     """Probes on every layer of a backbone, from one pass over the training and validation items.
 
     Args:
-        most: training items, and validation items, that are looked at; the first of a stratified order.
+        most: training items, and validation items, that are looked at: some, stratified.
     """
-    splits = splits if most is None else _at_most(splits, most, config.training.seed)
+    seed = config.training.seed
+    train = splits.train
+    if len(set(column(train, "label"))) < 2:  # one class of a client's, after `start_from`
+        train = all_trained_on(splits)
+    splits = replace(splits, train=at_most(train, most, seed), validation=at_most(splits.validation, most, seed))
     texts = column(splits.train, "text") + column(splits.validation, "text")
     states = embed_layers(backbone, backbone.encode(texts), precision, backbone.depth)
-    layers = fit_probes(states, splits, config.training.seed)
-    return layers_section(layers, splits, config.data.slices, config.evaluation.bootstrap, config.training.seed)
+    layers = fit_probes(states, splits, seed)
+    return layers_section(layers, splits, config.data.slices, config.evaluation.bootstrap, seed)
 
 
 def advise(
@@ -113,7 +119,7 @@ def advise(
     Raises:
         Interrupted: after `stop`.
     """
-    n = len(splits.train) + len(splits.validation)
+    n = sum(min(MOST, len(part)) for part in (splits.train, splits.validation))
     yield Stage("probe", f"a logistic regression on each of {backbone.depth + 1} layers of {n:,} texts, from one pass")
     layers = probe_layers(config, splits, backbone, precision)
     if stop():
@@ -124,15 +130,6 @@ def advise(
     depths = candidates(advice.best, enough(layers), backbone.depth)
     runs = yield from short_runs(config, splits, depths, start, precision, accelerator, folder, stop, store)
     return Advice(layers, runs)
-
-
-def _at_most(splits: Splits, most: int, seed: int) -> Splits:
-    """The splits with no more training and validation items than that."""
-    parts = {}
-    for name in ("train", "validation"):
-        items = getattr(splits, name)
-        parts[name] = items if len(items) <= most else (nested_shares(items, (most / len(items),), seed) or [items])[0]
-    return replace(splits, **parts)
 
 
 def _listed(runs: list[ShortRun]) -> str:

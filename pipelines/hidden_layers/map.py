@@ -16,20 +16,22 @@ from pipelines.backbones import Backbone
 from pipelines.device import Precision
 from pipelines.predict import embed
 from pipelines.records import FloatArray, IntArray, Splits, column
+from pipelines.sampling import at_most
 
 DIGITS = 3
 
 
 def representation_map(
-    pretrained: Backbone, tuned: Backbone, splits: Splits, precision: Precision, most: int
+    pretrained: Backbone, tuned: Backbone, splits: Splits, precision: Precision, most: int, seed: int
 ) -> dict[str, Any]:
     """Two coordinates of some test items, and how well their classes are apart, before and after fine-tuning.
 
     Args:
         pretrained, tuned: the same backbone, before and after.
-        most: items, the first of the test part.
+        most: test items that are shown: some, stratified.
+        seed: of that choice.
     """
-    items = splits.test.select(range(min(most, len(splits.test))))
+    items = at_most(splits.test, most, seed)
     texts, targets = column(items, "text"), splits.targets(items)
     states = {
         "before": embed(pretrained, pretrained.encode(texts), precision),

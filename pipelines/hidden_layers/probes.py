@@ -17,9 +17,9 @@ import numpy as np
 from datasets import Dataset
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GroupShuffleSplit
 from sklearn.preprocessing import StandardScaler
 
+from pipelines.baselines.logistic import folds_of
 from pipelines.intervals import Bootstrap, interval
 from pipelines.metrics import macro_f1
 from pipelines.records import FloatArray, IntArray, Splits, column
@@ -37,7 +37,7 @@ class Layer:
 
     Attributes:
         number: hidden layers below; 0 are the embeddings.
-        C: inverse regularisation strength, chosen on a fifth of the training items.
+        C: inverse regularisation strength, chosen on a part of the training items.
         predicted: class numbers on the validation part, (M,).
     """
 
@@ -51,11 +51,11 @@ def fit_probes(states: FloatArray, splits: Splits, seed: int) -> list[Layer]:
 
     Args:
         states: means of the training items, then of the validation items, (N + M, L + 1, D).
-        splits: N training and M validation items.
-        seed: of the fifth that the regularisation is chosen on, the same for all layers.
+        splits: N training items, of two classes or more, and M validation items.
+        seed: of the part that the regularisation is chosen on, the same for all layers.
     """
     targets, groups = splits.targets(splits.train), np.array(column(splits.train, "group"))
-    (fold,) = GroupShuffleSplit(1, test_size=0.2, random_state=seed).split(groups, targets, groups)
+    fold = folds_of(targets, groups, seed)[0]
     train, validation = states[: len(targets)], states[len(targets) :]
     return [_probe(number, train[:, number], targets, fold, validation[:, number]) for number in range(states.shape[1])]
 
@@ -63,17 +63,18 @@ def fit_probes(states: FloatArray, splits: Splits, seed: int) -> list[Layer]:
 def _probe(
     number: int, X: FloatArray, targets: IntArray, fold: tuple[IntArray, IntArray], validation: FloatArray
 ) -> Layer:
-    scaler = StandardScaler()
-    X, held_out = scaler.fit_transform(X), fold[1]
+    own, held_out = fold
+    scaler = StandardScaler().fit(X[own])
+    scaled = scaler.transform(X)
     model = LogisticRegression(class_weight="balanced", max_iter=MAX_ITERATIONS, tol=TOLERANCE, warm_start=True)
     scores = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         for C in CS:
-            model.set_params(C=C).fit(X[fold[0]], targets[fold[0]])
-            scores.append(macro_f1(targets[held_out], model.predict(X[held_out])))
+            model.set_params(C=C).fit(scaled[own], targets[own])
+            scores.append(macro_f1(targets[held_out], model.predict(scaled[held_out])))
         chosen = CS[int(np.argmax(scores))]
-        model = model.set_params(C=chosen, warm_start=False).fit(X, targets)
+        model = model.set_params(C=chosen, warm_start=False).fit(scaler.fit_transform(X), targets)
     return Layer(number, chosen, model.predict(scaler.transform(validation)))
 
 

@@ -32,7 +32,7 @@ def hidden_layers_section(
 
     Args:
         config: resolved.
-        pretrained, tuned: the backbone before and after.
+        pretrained, tuned: the backbone before, which after `start_from` is the earlier run's, and after.
         advice: how `freeze: auto` chose, where it did; it holds the probes.
     """
     settings = config.evaluation.bootstrap, config.training.seed
@@ -43,7 +43,7 @@ def hidden_layers_section(
         "probe": advice,
         "chosen": bool(advice["short_runs"]),
         "ablation": left_out,
-        "map": representation_map(pretrained, tuned, splits, precision, MAPPED),
+        "map": representation_map(pretrained, tuned, splits, precision, MAPPED, config.training.seed),
         "sentence": _sentence(advice, left_out),
         "caveat": CAVEAT,
     }
@@ -51,10 +51,14 @@ def hidden_layers_section(
 
 def _sentence(advice: dict[str, Any], left_out: dict[str, Any]) -> str:
     top, best = len(advice["layers"]) - 1, advice["best"]
-    most = min(left_out["without"], key=lambda row: row["difference"])
     alone = f"A probe reads the classes best after layer {best} of {top}."
     read = advice["sentence"] if advice["short_runs"] else alone
+    missed = [row for row in left_out["without"] if row["difference_ci"][1] < 0]
+    if not missed:
+        return f"{read} No single layer is clearly needed by the fine-tuned model: without it, no interval is below 0."
+    most = min(missed, key=lambda row: row["difference"])
+    low, high = (100 * bound for bound in most["difference_ci"])
     return (
         f"{read} The fine-tuned model relies most on layer {most['layer']}: without it, macro-F1 changes by "
-        f"{100 * most['difference']:+.1f} points."
+        f"{100 * most['difference']:+.1f} points (95% interval {low:+.1f} to {high:+.1f})."
     )

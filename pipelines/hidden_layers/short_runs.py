@@ -9,17 +9,16 @@ from typing import Any
 
 import numpy as np
 from accelerate import Accelerator
-from datasets import Dataset
 
 from pipelines.activation_store import ActivationStore
 from pipelines.checkpoint import Checkpoints
 from pipelines.config import RunConfig, auto_learning_rate
 from pipelines.device import Precision
 from pipelines.intervals import Bootstrap, interval
-from pipelines.learning_curve import nested_shares
 from pipelines.metrics import macro_f1
 from pipelines.predict import predict_logits
 from pipelines.records import Event, Splits, Stage, Step, column
+from pipelines.sampling import at_most
 from pipelines.saved_run import SavedRun
 from pipelines.tune import prepare, tune
 
@@ -80,7 +79,7 @@ def short_runs(
         store: of hidden states, see `tune`.
     """
     found = []
-    items = _some(splits.train, config.training.seed)
+    items = at_most(splits.train, MOST, config.training.seed)
     for depth in depths:
         yield Stage("short run", f"training on {len(items):,} items with {depth} hidden layers frozen")
         accelerator.free_memory()  # of the model before
@@ -113,13 +112,6 @@ def deepest_of_the_best(runs: Sequence[ShortRun]) -> ShortRun:
     """The deepest whose macro-F1 is within TIE of the best."""
     most = max(run.macro_f1 for run in runs)
     return max((run for run in runs if run.macro_f1 >= most - TIE), key=lambda run: run.depth)
-
-
-def _some(train: Dataset, seed: int) -> Dataset:
-    """The training part, or a stratified share of it with whole groups."""
-    if len(train) <= MOST:
-        return train
-    return (nested_shares(train, (MOST / len(train),), seed) or [train])[0]
 
 
 def _shortened(config: RunConfig, depth: int, items: int) -> RunConfig:

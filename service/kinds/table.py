@@ -32,7 +32,8 @@ class Table:
         names = json.loads((task.plan / TABLE).read_text(encoding="utf-8"))
         made = task.work / names["output"]
         errors = made.with_name(made.name + ERRORS)
-        place_directory(task.work / RESULTS, results_dir(task.settings, task.job))
+        if (task.work / RESULTS).is_dir():  # not of a table that an earlier version has labelled
+            place_directory(task.work / RESULTS, results_dir(task.settings, task.job))
         kept = place_file(task, errors) if errors.exists() else None
         return {
             "counts": json.loads((task.work / COUNTS).read_text(encoding="utf-8")),

@@ -19,7 +19,7 @@ from service.errors import ApiError
 from service.files import get_file
 from service.keys import Caller
 from service.pages.choices import model_choices
-from service.pages.forms import form_of, kept_file, word
+from service.pages.forms import form_of, kept_file, raw, word
 from service.pages.looks import look_and_figures
 from service.pages.render import PageRoute, go, page
 from service.pages.shown import shown_jobs
@@ -81,7 +81,9 @@ def submit(look_id: str, request: Request, context: Here, caller: Submitter, for
         raise ApiError(400, "Expected a model, found none; train a classifier first")
     look, _, _ = look_and_figures(context, caller, look_id, "columns")
     asked = {"input_file_id": look.request["file_id"], "endpoint": "/v1/classify", "model": word(form, "model")}
-    body = BatchRequest.model_validate(asked | {"text": word(form, "text") or "text"})
+    if not raw(form, "text"):
+        raise ApiError(400, "Expected the column with the text, found none; choose one")
+    body = BatchRequest.model_validate(asked | {"text": raw(form, "text")})
     return go(request, f"/jobs/{batches.create(body, request, context, caller)['id']}")
 
 

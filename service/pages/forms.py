@@ -33,10 +33,21 @@ def word(form: FormData, name: str) -> str:
     return value.strip() if isinstance(value, str) else ""
 
 
-def kept_file(context: Context, caller: Caller, form: FormData, purpose: str) -> str:
-    """Keep what was chosen in the field `file`. Returns its id. Raises ApiError: nothing was chosen, no right."""
+def raw(form: FormData, name: str) -> str:
+    """A text field as it was sent: names of columns and classes may begin or end with spaces."""
+    value = form.get(name)
+    return value if isinstance(value, str) else ""
+
+
+def may_upload(caller: Caller) -> None:
+    """Raises ApiError 403."""
     if not caller.may("files:write"):
         raise ApiError(403, "The key that you signed in with may not upload files: it lacks the scope files:write")
+
+
+def kept_file(context: Context, caller: Caller, form: FormData, purpose: str) -> str:
+    """Keep what was chosen in the field `file`. Returns its id. Raises ApiError: nothing was chosen, no right."""
+    may_upload(caller)
     upload = form.get("file")
     if not isinstance(upload, UploadFile) or not upload.filename:
         raise ApiError(400, "Expected a file, found none; choose one first")

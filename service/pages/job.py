@@ -23,6 +23,7 @@ from service.models import models_dir
 from service.pages.curves import drawings
 from service.pages.forms import form_of
 from service.pages.render import PageRoute, go, page
+from service.pages.review import can_be_reviewed
 from service.pages.shown import file_of, shown_jobs
 from service.routes.batches import KINDS as BATCHES
 from service.routes.jobs import report_response
@@ -109,6 +110,7 @@ def _seen(context: Context, caller: Caller, job_id: str) -> dict[str, Any]:
         (shown,) = shown_jobs(scope, [job])
         files = _files(scope, job)
         preview = reviews.preview_of(context.settings, scope, job)
+        reviewable = preview is not None and can_be_reviewed(context, scope, job)
         ahead = jobs.ahead_of(scope, job) if job.status == "queued" else 0
     return {
         "job": shown,
@@ -121,6 +123,7 @@ def _seen(context: Context, caller: Caller, job_id: str) -> dict[str, Any]:
         "files": files,
         "ahead": ahead,
         "preview": preview,
+        "reviewable": reviewable,
         "report": report_of(context, job) is not None,
         "sentence": (job.result or {}).get("sentence") or (job.result or {}).get("verdict"),
         "counts": (job.result or {}).get("counts"),

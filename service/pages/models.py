@@ -63,7 +63,6 @@ def read(job_id: str, request: Request, context: Here, caller: Reader) -> Respon
             "versions": _family(scope, model),
             "parent": parent,
             "data": get_file(scope, asked["training_file"]),
-            "choices": [choice for choice in model_choices(scope) if choice.id != model.id],
         }
     folder = folder_of(context.settings, model)
     seen |= {"size": _bytes(folder), "report": _report(folder), "config": _text(context, model, "config.yaml")}
@@ -77,8 +76,11 @@ def download(job_id: str, name: str, context: Here, caller: Reader) -> Response:
         raise ApiError(404, "There is no such file")
     with context.database.reading() as session:
         model = _model(Scope(session, caller.tenant_id), job_id)
+    content = _text(context, model, name)
+    if not content:
+        raise ApiError(404, f"The model has no {name}")
     headers = HEADERS | {"Content-Disposition": f'attachment; filename="{job_id}-{name}"'}
-    return Response(_text(context, model, name), media_type=DOWNLOADS[name], headers=headers)
+    return Response(content, media_type=DOWNLOADS[name], headers=headers)
 
 
 @router.post("/models/{job_id}/aliases")
@@ -106,6 +108,14 @@ def remove(job_id: str, request: Request, context: Here, caller: Owner, _: Form)
         scope = Scope(session, caller.tenant_id)
         delete_model(scope, _model(scope, job_id))
     return go(request, "/models")
+
+
+@router.get("/compare")
+def ask(request: Request, context: Here, caller: Submitter, model: str = "") -> Response:
+    """The form that sets models side by side."""
+    with context.database.reading() as session:
+        models = model_choices(Scope(session, caller.tenant_id))
+    return page(request, "compare", models=models, chosen=model)
 
 
 @router.post("/compare")

@@ -22,7 +22,7 @@ from service.files import get_file
 from service.keys import Caller
 from service.models import find_model
 from service.pages.choices import model_choices
-from service.pages.forms import form_of, kept_file, word
+from service.pages.forms import form_of, kept_file, raw, word
 from service.pages.looks import look_and_figures
 from service.pages.render import PageRoute, go, page
 from service.routes import jobs as fine_tuning
@@ -70,7 +70,7 @@ def data(check_id: str, request: Request, context: Here, caller: Submitter, star
 def columns(check_id: str, request: Request, context: Here, caller: Submitter, form: Form) -> Response:
     """Read the same file with other columns."""
     check = _check(context, caller, check_id)
-    mapping = {key: word(form, key) for key in COLUMNS if word(form, key)}
+    mapping = {key: raw(form, key) for key in COLUMNS if raw(form, key)}
     file_id = check.request["training_file"]
     return go(request, checked(request, context, caller, file_id, mapping, word(form, "start")))
 

@@ -7,7 +7,7 @@ import json
 import time
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Query, Request
 from starlette.datastructures import FormData
 from starlette.responses import Response
 
@@ -15,11 +15,11 @@ from service import reviews
 from service.auth import anyone, needs
 from service.context import Context, context_of
 from service.database import Scope
-from service.errors import ApiError, missing
+from service.errors import ApiError, invalid, missing
 from service.files import add_file, store
 from service.keys import Caller
 from service.models import find_model
-from service.pages.forms import form_of, word
+from service.pages.forms import form_of, may_upload, word
 from service.pages.new import checked
 from service.pages.render import HEADERS, PageRoute, go, page
 from service.pages.shown import shown_jobs
@@ -33,6 +33,8 @@ Anyone = Annotated[Caller, Depends(anyone)]
 Reviewer = Annotated[Caller, Depends(needs("batches:write"))]
 Submitter = Annotated[Caller, Depends(needs("jobs:write"))]
 Form = Annotated[FormData, Depends(form_of)]
+By = Annotated[int, Query(ge=0, lt=1000)]  # number of a queue
+Row = Annotated[int, Query(ge=0, lt=1 << 40)]
 LISTED = 25
 KEYS = "123456789"  # that name a class, where there are so few
 
@@ -45,28 +47,31 @@ def batches(request: Request, context: Here, caller: Anyone, after: str | None =
         rows, more = page_of(scope, Job, after, LISTED, Job.kind == "table", Job.status == "succeeded")
         found = shown_jobs(scope, rows)
         done = reviews.counted(scope, [row.id for row in rows])
-    return page(request, "reviews", batches=found, done=done, older=rows[-1].id if more else None)
+        ready = {row.id for row in rows if can_be_reviewed(context, scope, row)}
+    older = rows[-1].id if more else None
+    return page(request, "reviews", batches=found, done=done, ready=ready, older=older)
 
 
 @router.get("/review/{job_id}")
-def review(job_id: str, request: Request, context: Here, caller: Anyone, by: int = 0, row: int = 0) -> Response:
+def review(job_id: str, request: Request, context: Here, caller: Anyone, by: By = 0, row: Row = 0) -> Response:
     """The next item of a queue, or the one that is named."""
     return page(request, "review", **_seen(context, caller, job_id, by, row))
 
 
 @router.post("/review/{job_id}")
 def say(job_id: str, request: Request, context: Here, caller: Reviewer, form: Form) -> Response:
-    """Label an item or skip it; the next one follows."""
+    """Label an item or skip it; the next one follows. `label` is the number of a class of the model."""
     by, row = _number(form, "by"), _number(form, "row")
-    label = None if word(form, "skip") else word(form, "label")
+    with context.database.reading() as session:
+        job, model = _batch(context, Scope(session, caller.tenant_id), job_id)
+    queue = reviews.queue_of(context.settings, job, by)
+    item = reviews.item_at(context.settings, job, _place(queue, row))
+    label = None if word(form, "skip") else _class(model, form)
     with context.database.writing() as session:
         scope = Scope(session, caller.tenant_id)
-        job, model = _batch(scope, job_id)
-        queue = reviews.queue_of(context.settings, scope, job, by)
-        item = next((item for item in queue["items"] if item["row"] == row), None)
-        if item is None:
-            raise ApiError(404, "There is no such item in this queue")
-        reviews.give(scope, job, model, item, label, time.time())
+        locked = scope.get(Job, job_id, lock=True)
+        assert locked is not None
+        reviews.give(scope, locked, model, item, label, time.time())
     if is_partial(request):
         return page(request, "review_item", **_seen(context, caller, job_id, by))
     return go(request, f"/review/{job_id}?by={by}")
@@ -75,22 +80,16 @@ def say(job_id: str, request: Request, context: Here, caller: Reviewer, form: Fo
 @router.get("/review/{job_id}/examples")
 def examples(job_id: str, context: Here, caller: Anyone) -> Response:
     """All that was reviewed of this model, as training data."""
-    with context.database.reading() as session:
-        scope = Scope(session, caller.tenant_id)
-        _, model = _batch(scope, job_id)
-        content = _lines(reviews.examples(context.settings, scope, model))
-    name = f"reviewed-{model.family}.jsonl"
-    headers = HEADERS | {"Content-Disposition": f'attachment; filename="{name}"'}
+    content = _lines(_examples(context, caller, job_id)[1])
+    headers = HEADERS | {"Content-Disposition": f'attachment; filename="reviewed-{job_id}.jsonl"'}
     return Response(content, media_type="application/jsonl", headers=headers)
 
 
 @router.post("/review/{job_id}/train")
 def train(job_id: str, request: Request, context: Here, caller: Submitter, _: Form) -> Response:
     """Keep what was reviewed as a file, and lead to the settings of a job that continues the model with it."""
-    with context.database.reading() as session:
-        scope = Scope(session, caller.tenant_id)
-        model = _batch(scope, job_id)[1]
-        rows = reviews.examples(context.settings, scope, model)
+    may_upload(caller)
+    model, rows = _examples(context, caller, job_id)
     if not rows:
         raise ApiError(400, "Expected reviewed items, found none; label some first")
     stored = store(context.settings, caller.tenant_id, io.BytesIO(_lines(rows)))
@@ -99,29 +98,43 @@ def train(job_id: str, request: Request, context: Here, caller: Submitter, _: Fo
     return go(request, checked(request, context, caller, file.id, {"text": "text", "label": "label"}, model.id))
 
 
-def _batch(scope: Scope, job_id: str) -> tuple[Job, Model]:
+def can_be_reviewed(context: Context, scope: Scope, job: Job) -> bool:
+    """Whether its output and its model are still there, and some item has a prediction."""
+    preview = reviews.preview_of(context.settings, scope, job)
+    there = preview is not None and preview["queues"][0]["items"] > 0
+    return there and find_model(scope, job.request["model"]) is not None
+
+
+def _batch(context: Context, scope: Scope, job_id: str) -> tuple[Job, Model]:
     """A labelled table and its model. Raises ApiError 404."""
     job = scope.get(Job, job_id)
-    model = None if job is None or job.kind != "table" else find_model(scope, job.request["model"])
+    kept = job is not None and reviews.preview_of(context.settings, scope, job) is not None
+    model = find_model(scope, job.request["model"]) if job is not None and kept else None
     if job is None or model is None:
-        raise missing("batch with a model", job_id, "review_not_found")
+        raise missing("batch with its output and its model", job_id, "review_not_found")
     return job, model
+
+
+def _examples(context: Context, caller: Caller, job_id: str) -> tuple[Model, list[dict[str, str]]]:
+    with context.database.reading() as session:
+        scope = Scope(session, caller.tenant_id)
+        _, model = _batch(context, scope, job_id)
+        return model, reviews.examples(scope, model)
 
 
 def _seen(context: Context, caller: Caller, job_id: str, by: int, row: int = 0) -> dict[str, Any]:
     """What the templates show of a queue."""
     with context.database.reading() as session:
         scope = Scope(session, caller.tenant_id)
-        job, model = _batch(scope, job_id)
-        queue = reviews.queue_of(context.settings, scope, job, by)
+        job, model = _batch(context, scope, job_id)
         preview = reviews.preview_of(context.settings, scope, job)
         said = reviews.given(scope, job)
-        rows = reviews.examples(context.settings, scope, model)
+        counts = reviews.labels_of(scope, model)
         (shown,) = shown_jobs(scope, [job])
-    items = queue["items"]
-    item = next((each for each in items if (each["row"] == row if row else each["row"] not in said)), None)
-    own = {each["row"] for each in items}
-    last = [number for number in said if number in own and (item is None or number != item["row"])]
+    queue = reviews.queue_of(context.settings, job, by)
+    rows = [number for number, _ in queue["items"]]
+    wanted = row or next((number for number in rows if number not in said), None)
+    item = None if wanted is None else reviews.item_at(context.settings, job, _place(queue, wanted))
     return {
         "job": shown,
         "model": model,
@@ -129,21 +142,44 @@ def _seen(context: Context, caller: Caller, job_id: str, by: int, row: int = 0) 
         "queues": preview["queues"] if preview else [],
         "by": by,
         "item": item,
-        "said": said.get(item["row"]) if item else None,
+        "said": said.get(wanted) if wanted is not None else None,
+        "own": model.labels.index(item["label"]) if item else None,
         "others": _others(model, item) if item else [],
-        "back": last[-1] if last else None,
-        "done": sum(each["row"] in said for each in items),
-        "counts": reviews.labels_of(rows),
+        "back": _before([number for number in said if number in set(rows)], wanted),
+        "done": sum(number in said for number in rows),
+        "counts": counts,
     }
 
 
-def _others(model: Model, item: dict[str, Any]) -> list[tuple[str, str]]:
-    """The classes that the model did not give, the likeliest first, each with the key that names it."""
-    ranked = sorted(
-        (name for name in model.labels if name != item["label"]), key=lambda name: -item["scores"].get(name, 0)
-    )
-    keys = "W" if len(ranked) == 1 else KEYS
-    return [(name, keys[place] if place < len(keys) else "") for place, name in enumerate(ranked)]
+def _place(queue: dict[str, Any], row: int) -> int:
+    """Where the item of a row stands. Raises ApiError 404."""
+    place = next((place for number, place in queue["items"] if number == row), None)
+    if place is None:
+        raise ApiError(404, "There is no such item in this queue")
+    return int(place)
+
+
+def _before(said: list[int], shown: int | None) -> int | None:
+    """The row that something was said of before the one that is shown."""
+    earlier = said[: said.index(shown)] if shown in said else said
+    return earlier[-1] if earlier else None
+
+
+def _others(model: Model, item: dict[str, Any]) -> list[tuple[int, str, str]]:
+    """The classes that the model did not give, the likeliest first: number, name, the key that chooses it."""
+    scores = item["scores"]
+    others = [(number, name) for number, name in enumerate(model.labels) if name != item["label"]]
+    others.sort(key=lambda pair: -scores.get(pair[1], 0.0))
+    keys = "W" if len(others) == 1 else KEYS
+    return [(number, name, keys[place] if place < len(keys) else "") for place, (number, name) in enumerate(others)]
+
+
+def _class(model: Model, form: FormData) -> str:
+    """The class that was chosen. Raises ApiError 400."""
+    number = _number(form, "label")
+    if number >= len(model.labels):
+        raise invalid(f"expected the number of a class of the model, found {number}", "label")
+    return str(model.labels[number])
 
 
 def _number(form: FormData, name: str) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.config import RunConfig, parse_config
-from pipelines.durable import write_json
+from pipelines.durable import sync, write_json
 from service.phases.files import plan_of, planning, work_of
 from service.phases.finetune import CONFIG, plan
 
@@ -32,6 +32,8 @@ def columns(folder: Path, _request: Mapping[str, Any], _: Callable[[], bool]) ->
     out = _out(folder)
     out.mkdir(exist_ok=True)
     shutil.copyfile(plan_of(folder) / COLUMNS, out / COLUMNS)
+    for path in (out / COLUMNS, out):
+        sync(path)
     yield from ()
 
 

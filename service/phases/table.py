@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from pipelines.bulk.ledger import ERRORS, MANIFEST
 from pipelines.durable import discard, write_json
+from pipelines.errors import DataError
 from service.phases.batch_names import COUNTS, RESULTS, TABLE
 from service.phases.files import plan_of, planning, work_of
 
@@ -55,10 +57,14 @@ def execute(folder: Path, request: Mapping[str, Any], stop: Callable[[], bool]) 
 def _write_results(
     work: Path, out: Path, request: Mapping[str, Any], summary: Mapping[str, Any], stop: Callable[[], bool]
 ) -> None:
-    """What pages show of it; an attempt before may have begun with that."""
+    """What pages show of it; an attempt before may have begun with that. A table without is as good for its owner."""
     from service.batch_results import queues, write_results
 
     report = json.loads((Path(request["model"]) / "report.json").read_text(encoding="utf-8"))
     asked = queues((report.get("operating_points") or {"points": []})["points"])
     discard(work / RESULTS)
-    write_results(work / RESULTS, out, out.with_name(out.name + ERRORS), request["text"], summary, asked, stop)
+    try:
+        write_results(work / RESULTS, out, out.with_name(out.name + ERRORS), request["text"], summary, asked, stop)
+    except (DataError, KeyError, ValueError, TypeError) as error:
+        print(f"its results cannot be shown: {error!r}", file=sys.stderr)
+        discard(work / RESULTS)

@@ -1,4 +1,4 @@
-"""Looks, each a job: a data check, a probe or an estimate of what a fine-tuning would be; an explanation of a model."""
+"""Looks, each a job: columns of a file, data check, probe, estimate of a fine-tuning; explanation of a model."""
 
 from __future__ import annotations
 
@@ -27,11 +27,12 @@ router = APIRouter(prefix="/v1", tags=["looks"])
 Here = Annotated[Context, Depends(context_of)]
 Anyone = Annotated[Caller, Depends(anyone)]
 Submitter = Annotated[Caller, Depends(needs("jobs:write"))]
+Labeller = Annotated[Caller, Depends(needs("batches:write", "jobs:write"))]
 KINDS: tuple[jobs.Kind, ...] = ("columns", "check", "probe", "estimate", "explain")
 
 
 @router.post("/data/columns")
-def columns(body: ColumnsRequest, request: Request, context: Here, caller: Submitter) -> dict[str, Any]:
+def columns(body: ColumnsRequest, request: Request, context: Here, caller: Labeller) -> dict[str, Any]:
     """Say which columns a file has, and show its first rows."""
 
     def make(scope: Scope) -> Job:
@@ -77,7 +78,7 @@ def explain(body: ExplainRequest, request: Request, context: Here, caller: Submi
 @router.get("/looks/{look_id}")
 @short_read
 def read(look_id: str, context: Here, caller: Anyone) -> dict[str, Any]:
-    """One data check, probe, estimate or explanation."""
+    """One look."""
     return look_object(_the_look(context, caller, look_id))
 
 

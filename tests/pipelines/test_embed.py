@@ -14,7 +14,7 @@ from pipelines.backbones import load_text_backbone
 from pipelines.config import BackboneConfig
 from pipelines.embed import embed
 from pipelines.errors import BackboneError, ConfigError, DataError, Interrupted
-from pipelines.records import Embedded
+from pipelines.records import Embedded, Stage
 from tests.runs import first_run
 from tests.toys import tiny_backbone, toy_rows, write_csv
 
@@ -73,3 +73,15 @@ def test_bad_input_is_refused_and_nothing_is_left(backbone: Path, source: Path, 
     with pytest.raises(Interrupted):
         list(embed(str(backbone), str(source), out, stop=lambda: True))
     assert not list(tmp_path.glob("*out*"))
+
+
+def test_keys_that_the_first_row_lacks_are_left_out_and_named(backbone: Path, tmp_path: Path) -> None:
+    source = tmp_path / "in.txt"
+    rows = [{"text": "one", "n": 1}, {"text": "two", "other": [1]}, {"n": 3, "text": "three"}]
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    events = list(embed(str(backbone), str(source), tmp_path / "out.parquet", format="jsonl"))
+    table = pq.read_table(tmp_path / "out.parquet")
+    assert table.column_names == ["text", "n", "embedding"]
+    assert table["n"].to_pylist() == [1, None, 3]
+    (said,) = [event.message for event in events if isinstance(event, Stage) and event.name == "columns"]
+    assert said == "keys that the first row lacks are left out: other"

@@ -487,6 +487,16 @@ def test_fractions_never_hold_what_the_run_before_has_seen(chain: Path, tmp_path
     assert runs.report(tmp_path / "out")["data"]["exact_duplicates"] == 48
 
 
+def test_new_items_of_one_class_are_learned_and_looked_into(chain: Path, tmp_path: Path) -> None:
+    """A client may have corrections of one kind only; probes then learn from the items of both runs."""
+    raw = client_config(tmp_path, chain / "first", seed=7, baselines=[])
+    rows = [row for row in toy_rows(60, 7) if row["label"] == "harsh"]
+    write_csv(tmp_path / "client7.csv", rows)
+    runs.run(raw, tmp_path / "out")
+    found = runs.report(tmp_path / "out")["hidden_layers"]
+    assert len(found["probe"]["layers"]) == len(found["ablation"]["without"]) + 1
+
+
 def test_another_backbone_is_refused(chain: Path, tmp_path: Path) -> None:
     raw = client_config(tmp_path, chain / "first", backbone={"name": "other/model"})
     with pytest.raises(

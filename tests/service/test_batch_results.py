@@ -42,11 +42,15 @@ def results(folder: Path, output: Path, stop: bool = False) -> tuple[dict[str, A
     asked = queues(POINTS)
     errors = output.with_name("errors.jsonl")
     write_results(folder / "results", output, errors, "text", SUMMARY, asked, lambda: stop)
-    read = [json.loads((folder / "results" / f"queue-{n}.json").read_text()) for n in range(len(asked))]
-    return json.loads((folder / "results" / "preview.json").read_text()), read
+    made = folder / "results"
+    lines = (made / "items.jsonl").read_bytes()
+    read = [json.loads((made / f"queue-{n}.json").read_text()) for n in range(len(asked))]
+    for queue in read:
+        queue["items"] = [json.loads(lines[place:].split(b"\n", 1)[0]) for _, place in queue["items"]]
+    return json.loads((made / "preview.json").read_text()), read
 
 
-@pytest.mark.parametrize("format", ["csv", "jsonl", "parquet"])
+@pytest.mark.parametrize("format", ["csv", "tsv", "jsonl", "parquet"])
 def test_a_queue_begins_with_what_is_nearest_to_its_decision(tmp_path: Path, format: str) -> None:
     rows = [row(f"text {n}", b) for n, b in enumerate(SHARES)]
     preview, (margin, point) = results(tmp_path, written(tmp_path, format, rows))
@@ -61,7 +65,7 @@ def test_a_queue_begins_with_what_is_nearest_to_its_decision(tmp_path: Path, for
 
 
 def test_a_queue_is_bounded_and_holds_no_text_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batch_results, "ITEMS", 3)
+    monkeypatch.setattr(batch_results, "NEAREST", 3)
     rows = [row("copy", 0.5), row("far", 0.9), row("copy", 0.5), row("near", 0.55), row("farther", 0.95), row("o", 0.6)]
     _, (margin, _) = results(tmp_path, written(tmp_path, "jsonl", rows))
     assert [item["text"] for item in margin["items"]] == ["copy", "near", "o"]
@@ -97,3 +101,33 @@ def test_reading_stops_when_it_is_asked_to(tmp_path: Path) -> None:
     output = written(tmp_path, "jsonl", [row(f"text {n}", 0.1) for n in range(1000)])
     with pytest.raises(Interrupted):
         results(tmp_path, output, stop=True)
+
+
+def test_classes_that_a_spreadsheet_would_run_keep_their_names(tmp_path: Path) -> None:
+    scores = {"=a": 0.7, "'=a": 0.2, "b": 0.1}
+    rows = [{"text": f"t {name}", "predicted_label": name, "predicted_scores": scores} for name in scores]
+    output = written(tmp_path, "csv", [row | {"predicted_score": 0.7} for row in rows])
+    _, (margin, _) = results(tmp_path, output)
+    assert {item["label"] for item in margin["items"]} <= set(scores)
+
+
+def test_of_many_classes_the_highest_scores_are_kept_and_the_ones_asked_for(tmp_path: Path) -> None:
+    scores = {f"c{n}": (100 - n) / 5050 for n in range(100)} | {"b": 0.0}
+    own = {"text": "t", "predicted_label": "c0", "predicted_score": 0.02, "predicted_scores": scores}
+    _, (margin, _) = results(tmp_path, written(tmp_path, "jsonl", [own]))
+    assert set(margin["items"][0]["scores"]) == {f"c{n}" for n in range(batch_results.SCORES)} | {"b"}
+
+
+def test_queues_take_classes_in_turn() -> None:
+    points = [{"class": c, "wanted": "recall", "aim": aim, "threshold": 0.5} for c in "ab" for aim in (0.9, 0.975)]
+    assert [queue.name for queue in queues(points)][1:] == [
+        "a: recall at least 90%", "b: recall at least 90%", "a: recall at least 97.5%", "b: recall at least 97.5%",
+    ]  # fmt: skip
+
+
+def test_a_page_does_not_say_where_the_server_keeps_things(tmp_path: Path) -> None:
+    output = written(tmp_path, "jsonl", [row("t", 0.4)])
+    summary = SUMMARY | {"drift": {"sentence": "Drift could not be measured: /srv/secret: gone"}}
+    write_results(tmp_path / "results", output, output.with_name("none"), "text", summary, queues([]), lambda: False)
+    preview = json.loads((tmp_path / "results" / "preview.json").read_text())
+    assert preview["drift"]["sentence"] == "Drift could not be measured."

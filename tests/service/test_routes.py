@@ -206,6 +206,7 @@ def test_a_job_has_every_field(service: Service) -> None:
     for name in ("finished_at", "fine_tuned_model", "error", "estimated_finish", "labels", "baseline"):
         assert job[name] is None
     assert service.api.get(f"/v1/fine_tuning/jobs/{job['id']}").json() == job | {"queue_depth": 0}
+    service.api.post("/v1/data/columns", json={"file_id": job["training_file"]}).raise_for_status()  # another queue
     second = submit(service).json()["id"]
     assert service.api.get(f"/v1/fine_tuning/jobs/{second}").json()["queue_depth"] == 1
     events = service.api.get(f"/v1/fine_tuning/jobs/{job['id']}/events").json()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from service.refused import UploadRefused
-from service.upload_columns import CELL, COLUMNS, columns_of
+from service.upload_columns import CELL, COLUMNS, SHOWN, columns_of
 
 
 def stored(folder: Path, content: bytes) -> Path:
@@ -20,7 +21,8 @@ def test_columns_with_the_one_that_holds_the_text(tmp_path: Path) -> None:
     found = columns_of(source, "a.csv")
     assert found["columns"] == ["id", "body text", "n"]
     assert found["text"] == "body text"
-    assert found["rows"] == [{"id": "1", "body text": "one", "n": ""}, {"id": "2", "body text": "two", "n": "5"}]
+    assert found["shown"] == ["body text", "id", "n"]
+    assert found["rows"] == [["one", "1", ""], ["two", "2", "5"]]
     assert found["sentence"] == "csv with the columns 'id', 'body text', 'n'"
 
 
@@ -28,15 +30,16 @@ def test_rows_that_cannot_be_read_are_passed_over(tmp_path: Path) -> None:
     source = stored(tmp_path, b'{"a": [1, "x"], "b": null}\nnot json\n{"a": true}\n')
     found = columns_of(source, "a.jsonl")
     assert found["text"] is None
-    assert found["rows"] == [{"a": '[1, "x"]', "b": ""}, {"a": "true", "b": ""}]
+    assert found["rows"] == [['[1, "x"]', ""], ["true", ""]]
 
 
 def test_what_is_shown_is_bounded(tmp_path: Path) -> None:
-    names = ",".join(f"c{n}" for n in range(300))
-    source = stored(tmp_path, (names + "\n" + "x" * 10_000 + "," * 299 + "\n").encode())
+    names = ["n" * 300, *(f"c{n}" for n in range(1200)), "text"]
+    source = stored(tmp_path, (",".join(names) + "\n" + ",".join(["x" * 10_000] * len(names)) + "\n").encode())
     found = columns_of(source, "a.csv")
-    assert len(found["columns"]) == COLUMNS
-    assert len(found["rows"][0]["c0"]) == CELL
+    assert (len(found["columns"]), found["columns"][0]) == (COLUMNS, "c0")
+    assert [len(value) for value in found["rows"][0]] == [CELL] * SHOWN
+    assert len(json.dumps(found)) < 1 << 20  # one line of a child's output
 
 
 def test_a_file_that_is_no_table_is_refused(tmp_path: Path) -> None:

@@ -15,7 +15,9 @@ def upgrade() -> None:
     op.create_table(
         "review_labels",
         sa.Column("job_id", sa.String(length=255), nullable=False),
+        sa.Column("model_id", sa.String(length=255), nullable=False),
         sa.Column("row", sa.Integer(), nullable=False),
+        sa.Column("text", sa.String(), nullable=False),
         sa.Column("predicted", sa.String(), nullable=False),
         sa.Column("label", sa.String(), nullable=True),
         sa.Column("seq", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
@@ -29,6 +31,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("job_id", "row", name=op.f("uq_review_labels_job_id_row")),
     )
     with op.batch_alter_table("review_labels", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_review_labels_model_id"), ["model_id"], unique=False)
         batch_op.create_index(batch_op.f("ix_review_labels_tenant_id"), ["tenant_id"], unique=False)
 
 

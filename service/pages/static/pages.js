@@ -12,7 +12,10 @@ function localTimes(root) {
   }
 }
 
-document.addEventListener("DOMContentLoaded", () => localTimes(document));
+document.addEventListener("DOMContentLoaded", () => {
+  localTimes(document);
+  document.getElementById("keys-choice")?.removeAttribute("hidden");
+});
 document.addEventListener("htmx:afterSettle", () => localTimes(document));
 
 document.addEventListener("submit", (event) => {

@@ -14,10 +14,11 @@ import pytest
 from typer.testing import CliRunner
 
 from pipelines.check import check
-from pipelines.config import RunConfig, data_config
+from pipelines.config import RunConfig, data_config, parse_config
 from pipelines.errors import ConfigError, DataError, Interrupted, RunDirectoryError
 from pipelines.records import Checked
 from service.cli import app
+from tests.runs import client_config, first_run
 from tests.toys import tiny_backbone, toy_rows
 
 RUN = CliRunner()
@@ -207,3 +208,17 @@ def test_the_command_takes_a_config_too(tmp_path: Path, backbone: Path) -> None:
     last = json.loads([line for line in done.output.splitlines() if line.startswith("{")][-1])
     assert last["event"] == "checked"
     assert last["items"] == {"train": len(ROWS)}
+
+
+def test_a_config_that_continues_a_run_is_checked_as_training_reads_it(tmp_path: Path) -> None:
+    """Its items may be of one class, and the labels of that run need no example here."""
+    raw = client_config(tmp_path, first_run(tmp_path))
+    rows = [row for row in toy_rows(40, 5) if row["label"] == "harsh"]
+    written(tmp_path / "client1.csv", rows)
+    found = checked(parse_config(raw))
+    classes = found.checks[0]
+    assert (classes["level"], classes["values"]) == ("note", {"counts": {"harsh": 20}})
+    alone = dict(raw)
+    del alone["start_from"]
+    with pytest.raises(DataError, match="expected at least two classes"):
+        checked(parse_config(alone | {"backbone": raw["backbone"] | {"name": str(tmp_path / "tiny")}}))

@@ -51,16 +51,22 @@ def test_a_repeated_text_and_a_nearly_repeated_one_are_told_apart() -> None:
     assert found.level == "note"
     assert found.values == {"exact": 1, "near": 1}
     assert [(place.line, place.why, place.removable) for place in found.places] == [
-        (4, "same text as train line 2", True),
-        (5, "nearly the same text as train line 2", False),
+        (4, "same text as train line 2 but for case, punctuation, links or symbols", False),
+        (5, "nearly the same text as train line 2, directly or by others", False),
     ]
 
 
-def test_a_repeat_under_another_label_is_not_removable() -> None:
+def test_a_repeat_is_removable_where_text_and_label_are_the_same() -> None:
     found = duplicates(items_of(*(("train", "how to learn " + name, label) for name, label in (
-        ("C++", "cpp"), ("C#", "csharp"), ("c#", "csharp"),
+        ("C++", "cpp"), ("C#", "csharp"), ("c#", "csharp"), ("C#", "cpp"), (" C#", "csharp"),
     ))))  # fmt: skip
-    assert [(place.line, place.removable) for place in found.places] == [(3, False), (4, True)]
+    assert [place.line for place in found.places] == [3, 4, 5, 6]
+    assert [place.line for place in found.places if place.removable] == [6]
+
+
+def test_texts_that_differ_in_a_symbol_do_not_contradict() -> None:
+    found = contradictions(items_of(("train", "great 😀", "good"), ("train", "great 😡", "bad")))
+    assert (found.level, found.values) == ("note", {"same_text": 0, "nearly_the_same": 2})
 
 
 def test_many_copies_of_a_text_take_no_time() -> None:

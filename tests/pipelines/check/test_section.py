@@ -36,4 +36,7 @@ def test_of_large_parts_some_items_are_looked_at(tmp_path: Path, monkeypatch: py
     found = report(first_run(tmp_path))["data_check"]
     assert found["items"] == {"train": 10, "validation": 10, "test": 10}
     assert not found["all"]
+    by_name = {check["name"]: check for check in found["checks"]}
+    assert sum(by_name["classes"]["values"]["counts"].values()) > 10  # of all items
+    assert "refuses" not in by_name["classes"]["sentence"]
     assert "not looked for" in found["checks"][-1]["sentence"]

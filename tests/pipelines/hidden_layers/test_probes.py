@@ -70,3 +70,24 @@ def test_regularisation_is_chosen_on_training_items_alone() -> None:
     after = fit_probes(other, own, seed=0)[0]
     assert before.C == after.C
     assert len(np.unique(after.predicted)) == 1
+
+
+@pytest.mark.parametrize("rare", [1, 3])
+@pytest.mark.parametrize("seed", range(5))
+def test_a_class_of_one_group_is_trained_on_whatever_the_seed(rare: int, seed: int) -> None:
+    """All items of a class may be one author's, or near duplicates of each other."""
+    own = splits()
+    labels = ["harsh"] * rare + ["calm"] * (160 - rare)
+    train = own.train.remove_columns(["label", "group"])
+    train = train.add_column("label", labels).add_column("group", [0] * rare + list(range(1, 161 - rare)))
+    (layer,) = fit_probes(states(Splits(train, own.validation, own.test, own.labels, {}), [3.0]), Splits(
+        train, own.validation, own.test, own.labels, {}), seed)  # fmt: skip
+    assert set(layer.predicted) <= {0, 1}
+
+
+def test_one_group_of_everything_can_be_probed() -> None:
+    own = splits()
+    train = own.train.remove_columns("group").add_column("group", [7] * len(own.train))
+    whole = Splits(train, own.validation, own.test, own.labels, {})
+    (layer,) = fit_probes(states(whole, [3.0]), whole, seed=0)
+    assert (layer.predicted == whole.targets(whole.validation)).mean() > 0.9

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from typing import Any
 
 from pipelines.durable import write_json
@@ -39,9 +40,13 @@ def labelled(browser: Browser, model_job: str, items: list[dict[str, Any]] = ITE
     folder = settings.tenant_dir(tenant) / "batches" / job_id
     folder.mkdir(parents=True)
     write_json(folder / "preview.json", PREVIEW)
-    write_json(
-        folder / "queue-0.json", {"name": "the class that it gives", "class": None, "threshold": 0, "items": items}
-    )
+    places, lines = [], b""
+    for item in items:
+        places.append([item["row"], len(lines)])
+        lines += json.dumps(item).encode() + b"\n"
+    (folder / "items.jsonl").write_bytes(lines)
+    decision = {"name": "the class that it gives", "class": None, "threshold": 0}
+    write_json(folder / "queue-0.json", decision | {"items": places})
     point = {"name": "b: recall at least 90%", "class": "b", "threshold": 0.39}
-    write_json(folder / "queue-1.json", point | {"items": items[1:2]})
+    write_json(folder / "queue-1.json", point | {"items": places[1:2]})
     return job_id

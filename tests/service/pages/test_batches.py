@@ -24,26 +24,31 @@ def test_columns_are_shown_before_anything_is_labelled(browser: Browser) -> None
     waiting = browser.read(address)
     assert "my rows.csv" in waiting
     assert f"/batches/new/{look}/columns" in waiting
-    rows = [{"id": "1", "body": HOSTILE}]
-    browser.change(look, progress={"plan": {"columns": ["id", "body"], "text": "body", "rows": rows}})
+    plan = {"columns": ["id", "body"], "text": "body", "shown": ["body", "id"], "rows": [[HOSTILE, "1"]]}
+    browser.change(look, progress={"plan": plan})
     found = browser.read(f"/batches/new/{look}/columns")
-    assert "<option selected>body</option>" in found
+    assert '<option value="body" selected>body</option>' in found
     assert "<script>alert" not in found
     assert "hx-get" not in found
 
 
 def test_a_file_whose_text_column_is_not_clear_asks_for_it(browser: Browser) -> None:
     look = look_at(browser, "").rsplit("/", 1)[1]
-    browser.change(look, progress={"plan": {"columns": ["a", "b"], "text": None, "rows": []}})
+    browser.change(look, progress={"plan": {"columns": ["a", " b "], "text": None, "shown": ["a", " b "], "rows": []}})
     found = browser.read(f"/batches/new/{look}")
     assert "choose it" in found
     assert "None of its rows can be read" in found
+    assert '<option value=" b ">' in found
+    nothing = browser.post(f"/batches/new/{look}", {"model": "m"})
+    assert (nothing.status_code, "choose one" in nothing.text) == (400, True)
 
 
 def test_a_file_that_cannot_be_read_says_why(browser: Browser) -> None:
     look = look_at(browser, "").rsplit("/", 1)[1]
     browser.change(look, status="failed", error={"code": "x", "message": "the file is empty", "param": None})
     assert "the file is empty" in browser.read(f"/batches/new/{look}")
+    browser.change(look, status="succeeded", error=None)
+    assert "could not be read" in browser.read(f"/batches/new/{look}")
 
 
 def test_a_batch_is_what_an_api_call_would_make(browser: Browser) -> None:
@@ -56,7 +61,7 @@ def test_a_batch_is_what_an_api_call_would_make(browser: Browser) -> None:
     assert job is not None
     assert (job.kind, job.request["model"], job.request["text"]) == ("table", model, "body")
     assert browser.post(address, {"text": "body"}).status_code == 400
-    long = browser.post(address, {"model": "m" * 300})
+    long = browser.post(address, {"model": "m" * 300, "text": "body"})
     assert (long.status_code, "at most 255 characters" in long.text) == (400, True)
 
 

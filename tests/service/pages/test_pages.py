@@ -18,7 +18,7 @@ CSV = b"text,label\n" + b"".join(b"some words %d,%s\n" % (n, b"ab"[n % 2 : n % 2
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/live", "/login", "/new", "/models", "/try", "/batches", "/batches/new", "/review"]
+    "path", ["/", "/live", "/login", "/new", "/models", "/try", "/batches", "/batches/new", "/review", "/compare"]
 )
 def test_every_page_allows_nothing_from_elsewhere(browser: Browser, path: str) -> None:
     found = browser.get(path)
@@ -55,6 +55,7 @@ def test_empty_pages_teach(browser: Browser) -> None:
     assert "There is no model to try yet" in browser.read("/try")
     assert "No file was labelled yet" in browser.read("/batches")
     assert "There is nothing to review yet" in browser.read("/review")
+    assert "There is no model yet" in browser.read("/compare")
 
 
 # ---- jobs
@@ -178,7 +179,7 @@ def test_the_columns_of_a_file_that_cannot_be_read_are_offered(browser: Browser)
     error = {"code": "x", "message": "no column 'text'", "param": None}
     browser.change(check, status="failed", error=error, progress={"plan": {"columns": ["body", HOSTILE]}})
     found = browser.read(f"/new/{check}")
-    assert found.count("<option>body</option>") == 4
+    assert found.count('<option value="body">body</option>') == 4
     assert "<script>alert" not in found
 
 
@@ -269,6 +270,21 @@ def test_a_champion_is_made_and_rolled_back(browser: Browser) -> None:
     assert (held.status_code, "alias" in held.text) == (400, True)
     assert browser.post(f"/models/{second}/delete").headers["location"] == "/models"
     assert second not in browser.read("/models")
+
+
+def test_two_models_are_set_side_by_side(browser: Browser) -> None:
+    one, two = (browser.model_of(with_model(browser, name)) for name in ("one", "two"))
+    assert f'<option value="{two}" selected>' in browser.read(f"/compare?model={two}")
+    form = {"model": [one, two], "text": "body", "label": "kind"}
+    found = browser.post("/compare", form, files={"file": ("a.csv", CSV)})
+    assert found.status_code == 303, found.text
+    with browser.service.database.reading() as session:
+        job = Scope(session, browser.tenant).get(Job, found.headers["location"].rsplit("/", 1)[1])
+    assert job is not None
+    assert (job.kind, job.request["models"]) == ("compare", [one, two])
+    assert job.request["data"] == {"text": "body", "label": "kind", "slices": []}
+    twice = browser.post("/compare", {"model": [one, one]}, files={"file": ("a.csv", CSV)})
+    assert (twice.status_code, "different models" in twice.text) == (400, True)
 
 
 def test_a_model_shows_its_figures_with_intervals_and_its_report(browser: Browser) -> None:

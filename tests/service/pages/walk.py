@@ -43,6 +43,7 @@ def addresses(live: LiveService) -> dict[str, str]:
         "explanation": f"/jobs/{why['id']}",
         "models": "/models",
         "model": f"/models/{job.id}",
+        "compare": f"/compare?model={model.id}",
         "try": f"/try?model={model.id}",
         "batches": "/batches",
         "batch-new": "/batches/new",
