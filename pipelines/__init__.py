@@ -4,9 +4,11 @@ Reading order (each module may import those before it, never those after)::
 
     errors, records, config            what can go wrong, what passes between stages, what a user may set
     tables -> duplicates -> data       files -> checked items -> leak-free splits
+    sampling                           some items of many, every class among them
     intervals, metrics                 bootstrap, paired differences, McNemar; every reported value
     device, memory                     which precision this machine is fast at; peak memory
-    weights -> backbones               a name -> verified files -> a classifier with its hidden layers found
+    base_models -> weights             names that an operator gives to backbones; a name -> verified files
+    backbones                          files -> a classifier with its hidden layers found
     durable                            directories that are complete or absent
     trunk, lora                        freeze the lower layers; adapters above them
     first_token                        the last layer for the one token that the head reads
