@@ -129,8 +129,8 @@ def write_results(
     preview = {
         "rows": first,
         "errors": _problems(errors),
-        "shares": _shares(summary),
-        "drift": _drift(summary["drift"]),
+        "shares": _shares(_only(summary["labels"]), _only(summary["drift"])),
+        "drift": _drift(_only(summary["drift"])),
         "queues": [{"name": queue.name, "items": len(queue.items)} for queue in asked],
     }
     write_json(folder / PREVIEW, preview)
@@ -190,17 +190,21 @@ def _problems(errors: Path) -> list[dict[str, Any]]:
     ]
 
 
-def _shares(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _only(by_model: Mapping[str, Any]) -> Any:
+    (own,) = by_model.values()
+    return own
+
+
+def _shares(counts: Mapping[str, int], drift: Mapping[str, Any]) -> list[dict[str, Any]]:
     """How often each label was given, the most frequent first, beside how often it was in the model's test part."""
-    (counts,) = summary["labels"].values()
-    before = summary["drift"].get("reference_labels")
+    before: Mapping[str, int] | None = drift.get("reference_labels")
     total, total_before = sum(counts.values()), sum((before or {}).values())
     found = [
         {
             "label": label,
             "count": count,
             "share": count / total if total else 0.0,
-            "before": before[label] / total_before if total_before else None,
+            "before": before[label] / total_before if before and total_before else None,
         }
         for label, count in counts.items()
     ]

@@ -15,7 +15,9 @@ from service.batch_results import queues, write_results
 
 SUMMARY = {
     "labels": {"model": {"a": 3, "b": 1}},
-    "drift": {"sentence": "No drift.", "warnings": [], "caveat": "c", "reference_labels": {"a": 10, "b": 30}},
+    "drift": {
+        "model": {"sentence": "No drift.", "warnings": [], "caveat": "c", "reference_labels": {"a": 10, "b": 30}}
+    },
 }
 POINTS = [
     {"class": "b", "wanted": "precision", "aim": 0.9, "threshold": 0.8},
@@ -127,7 +129,7 @@ def test_queues_take_classes_in_turn() -> None:
 
 def test_a_page_does_not_say_where_the_server_keeps_things(tmp_path: Path) -> None:
     output = written(tmp_path, "jsonl", [row("t", 0.4)])
-    summary = SUMMARY | {"drift": {"sentence": "Drift could not be measured: /srv/secret: gone"}}
+    summary = SUMMARY | {"drift": {"model": {"sentence": "Drift could not be measured: /srv/secret: gone"}}}
     write_results(tmp_path / "results", output, output.with_name("none"), "text", summary, queues([]), lambda: False)
     preview = json.loads((tmp_path / "results" / "preview.json").read_text())
     assert preview["drift"]["sentence"] == "Drift could not be measured."
