@@ -342,16 +342,17 @@ def test_a_table_is_classified_as_it_is(live: LiveService, model: str, format: s
 def test_what_people_wait_for_is_not_behind_a_training(live: LiveService) -> None:
     client = live.client()
     job = submit(client, rows=400, training={"epochs": 200, "checkpoint_steps": 20})
-    wait(lambda: client.fine_tuning.jobs.retrieve(job.id).status == "running", 60)
-    with live.http() as http:
-        look = http.post("/v1/data/columns", json={"file_id": job.training_file}).json()
-        found = wait(lambda: (r := http.get(f"/v1/looks/{look['id']}").json())["finished_at"] and r, 60)
-        assert found["status"] == "succeeded", found["error"]
-        figures = http.get(f"/v1/looks/{look['id']}/report").json()
-    assert (figures["columns"], figures["text"]) == (["messages"], None)
-    assert client.fine_tuning.jobs.retrieve(job.id).status == "running"
-    client.fine_tuning.jobs.cancel(job.id)
-    wait(lambda: not client.fine_tuning.jobs.retrieve(job.id).model_extra["stopping"], 60)  # type: ignore[index]
+    try:
+        wait(lambda: client.fine_tuning.jobs.retrieve(job.id).status == "running", 60)
+        with live.http() as http:
+            look = http.post("/v1/data/columns", json={"file_id": job.training_file}).json()
+            found = wait(lambda: (r := http.get(f"/v1/looks/{look['id']}").json())["finished_at"] and r, 60)
+            assert found["status"] == "succeeded", found["error"]
+            assert http.get(f"/v1/looks/{look['id']}/report").json()["columns"] == ["messages"]
+        assert client.fine_tuning.jobs.retrieve(job.id).status == "running"
+    finally:
+        client.fine_tuning.jobs.cancel(job.id)
+        wait(lambda: not client.fine_tuning.jobs.retrieve(job.id).model_extra["stopping"], 60)  # type: ignore[index]
 
 
 def test_pause_resume_and_cancel_of_a_running_job(live: LiveService) -> None:
