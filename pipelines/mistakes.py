@@ -20,7 +20,7 @@ LISTED = 10
 COMPARED = 2_000  # training items that a report can spare time for
 LONGEST = 400  # characters of a text that are shown
 SHADED = 3  # items of each list whose words are shaded
-STEPS, MOST_STEPS = 16, 64  # of the integral, until it adds up; explain takes 32 and more
+STEPS, MOST_STEPS = 16, 32  # of the integral, until it adds up; explain takes 32 and more
 LISTS = ("worst_errors", "only_rival_right", "only_fine_tuned_right")
 SHADING = (
     f"In the first {SHADED}, shaded words moved the score towards what the fine-tuned system said, or away from it "
