@@ -166,7 +166,7 @@ def _drift(run: SavedRun, job: Job, name: str, own_confidence: bool) -> dict[str
     except (KeyboardInterrupt, SystemExit, MemoryError):
         raise
     except BaseException as error:  # a tokenizer raises pyo3's PanicException, which is no Exception
-        return {"sentence": f"Drift could not be measured: {error}"}
+        return {"sentence": "Drift could not be measured.", "reason": str(error)}
 
 
 # ---- before the first chunk

@@ -126,11 +126,12 @@ def write_results(
         write_json(
             folder / QUEUE.format(number), decision | {"items": [[i.number, places[i.number]] for i in queue.items]}
         )
+    drift = _only(summary["drift"])
     preview = {
         "rows": first,
         "errors": _problems(errors),
-        "shares": _shares(_only(summary["labels"]), _only(summary["drift"])),
-        "drift": _drift(_only(summary["drift"])),
+        "shares": _shares(_only(summary["labels"]), drift.get("reference_labels")),
+        "drift": {key: drift.get(key) for key in ("sentence", "warnings", "caveat")},  # a reason may name a path
         "queues": [{"name": queue.name, "items": len(queue.items)} for queue in asked],
     }
     write_json(folder / PREVIEW, preview)
@@ -147,13 +148,6 @@ def _write_items(path: Path, items: Mapping[int, Labelled]) -> dict[int, int]:
             own = {"row": number, "text": item.text, "label": item.label, "scores": item.scores}
             file.write(json.dumps(own, ensure_ascii=False).encode() + b"\n")
     return places
-
-
-def _drift(found: Mapping[str, Any]) -> dict[str, Any]:
-    """What a page says of it; why it could not be measured may name a path of the server."""
-    failed = "Drift could not be measured"
-    sentence = f"{failed}." if found["sentence"].startswith(failed) else found["sentence"]
-    return {"sentence": sentence, "warnings": found.get("warnings"), "caveat": found.get("caveat")}
 
 
 def _labelled(output: Path, text: str, named: Collection[str]) -> Iterator[Labelled]:
@@ -195,9 +189,8 @@ def _only(by_model: Mapping[str, Any]) -> Any:
     return own
 
 
-def _shares(counts: Mapping[str, int], drift: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _shares(counts: Mapping[str, int], before: Mapping[str, int] | None) -> list[dict[str, Any]]:
     """How often each label was given, the most frequent first, beside how often it was in the model's test part."""
-    before: Mapping[str, int] | None = drift.get("reference_labels")
     total, total_before = sum(counts.values()), sum((before or {}).values())
     found = [
         {

@@ -18,7 +18,7 @@ from service.database import Database, DatabaseError, engine_for_jobs
 
 APPLICATION = "rootstock"
 VERSION = "1"  # change it only with a migration of jobs that are under way
-QUEUES = ("jobs", "looks")  # what people wait for before they decide is not behind hours of training
+QUEUES = ("jobs", "quick")  # what people wait for before they decide is not behind hours of training
 WORKFLOW = "run_job"
 ENDED = ("SUCCESS", "ERROR", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")
 log = logging.getLogger(__name__)

@@ -38,7 +38,7 @@ PREFIXES: dict[Kind, str] = {
     "estimate": "estimate_",
     "explain": "explain_",
 }
-LOOKS: tuple[Kind, ...] = ("columns", "check", "estimate", "explain")  # people wait for these before they decide
+QUICK: tuple[Kind, ...] = ("columns", "check", "estimate", "explain")  # people wait for these before they decide
 ACTIVE = ("queued", "validating", "running", "publishing")  # a worker may take these
 FINAL = ("succeeded", "failed", "cancelled")
 IDLE_ATTEMPTS = 20  # in a row without a checkpoint, while others lived: the job itself ends its workers
@@ -65,8 +65,8 @@ def create(scope: Scope, kind: Kind, request: dict[str, Any], labels: dict[str, 
 
 
 def queue_of(id: str) -> str:
-    """The engine's queue for a job: looks have one of their own."""
-    return "looks" if id.startswith(tuple(PREFIXES[kind] for kind in LOOKS)) else "jobs"
+    """The engine's queue for a job: what people wait for has one of its own."""
+    return "quick" if id.startswith(tuple(PREFIXES[kind] for kind in QUICK)) else "jobs"
 
 
 def get(scope: Scope, id: str, *kinds: Kind, lock: bool = False) -> Job | None:
@@ -108,9 +108,8 @@ def retry(session: Session, job: Job) -> None:
 
 def ahead_of(scope: Scope, job: Job) -> int:
     """How many of the tenant's jobs are before this one in its queue."""
-    looks = job.kind in LOOKS
     sooner = sa.or_(Job.priority < job.priority, sa.and_(Job.priority == job.priority, Job.seq < job.seq))
-    beside = Job.kind.in_(LOOKS) if looks else Job.kind.not_in(LOOKS)
+    beside = Job.kind.in_(QUICK) if job.kind in QUICK else Job.kind.not_in(QUICK)
     queued = scope.select(Job).where(Job.status == "queued", sooner, beside)
     return scope.session.scalar(queued.with_only_columns(sa.func.count())) or 0
 
@@ -201,7 +200,8 @@ def release(session: Session, owner: str, blamed: bool = True) -> list[Job]:
         if job.status in ("validating", "running", "publishing"):
             job.status = "queued"
             job.attempt += 1
-            job.idle_attempts -= 0 if blamed or not job.idle_attempts else 1
+            if not blamed:
+                job.idle_attempts = max(0, job.idle_attempts - 1)
             _event(session, job, "The worker ended; the job goes on from its newest checkpoint.", "warn")
     return owned
 

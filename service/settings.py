@@ -38,8 +38,8 @@ class ServiceLimits:
 
     upload_mib: int = 512
     calls_per_minute: int = 60_000  # of one key
-    jobs_per_tenant: int = 2  # running at once, over all workers, of jobs and of looks
-    jobs_per_worker: int = 1  # of jobs and of looks: a look may run beside a training
+    jobs_per_tenant: int = 2  # running at once in each queue, over all workers
+    jobs_per_worker: int = 1  # of each queue: a data check may run beside a training
     job_memory_mib: int = 0  # of a job's process; 0: no limit of its own
     models_mib: int = 2048  # weights held for live classification
     batch_lines: int = 1_000_000

@@ -15,7 +15,7 @@ Answer = TypeVar("Answer")
 
 def short_read(read: Callable[..., Answer]) -> Callable[..., Awaitable[Answer]]:
     """A route that reads. SQLite answers such a query from its page cache in half a millisecond, and no writer holds a
-    reader up (WAL); a whole call takes 1.5 ms of CPU instead of 2.4 (two cores of an EPYC, AVX2). PostgreSQL may be
+    reader up (WAL); a whole call takes 1.3 ms of CPU instead of 2.4 (two cores of an EPYC, AVX2). PostgreSQL may be
     slow or away, so there it goes to a thread, as routes do that are no coroutines."""
 
     @wraps(read)

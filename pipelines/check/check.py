@@ -111,7 +111,7 @@ def _steps(
 
 
 def _read(data: DataConfig, known: Sequence[str]) -> Dataset:
-    """Items of all parts that are files. Raises DataError for one without items or, in training, a second class."""
+    """Items of all parts that are files. Raises DataError for one without items, or for a single class with `known`."""
     parts = []
     for name in PARTS:
         source = getattr(data, name)

@@ -19,22 +19,20 @@ def classes(items: Items, known: Collection[str] = ()) -> Finding:
         known: labels that the run of `start_from` knows.
     """
     counts = Counter(items.labels[i] for i in items.of("train"))
+    values, told = {"counts": dict(counts.most_common())}, _told(counts)
     known = {*counts, *known}
     unknown = [number for number, label in enumerate(items.labels) if label not in known]
     if unknown:
         places = tuple(items.place(number, "no training item has this label") for number in unknown)
         names = _names(sorted({items.labels[number] for number in unknown}))
         lacks = f"training lacks {names} of the other parts, and refuses: add examples or remove those items"
-        return Finding(
-            "classes", "problem", f"{_told(counts)}; {lacks}", {"counts": dict(counts.most_common())}, places
-        )
+        return Finding("classes", "problem", f"{told}; {lacks}", values, places)
     rare = [label for label, count in counts.most_common() if count < MIN_PER_CLASS]
     if rare:
         sentence = (
-            f"{_told(counts)}; fewer than {MIN_PER_CLASS} of {_names(rare)}: training refuses, add some or merge the "
-            "class"
+            f"{told}; fewer than {MIN_PER_CLASS} of {_names(rare)}: training refuses, add some or merge the class"
         )
-        return Finding("classes", "problem", sentence, {"counts": dict(counts.most_common())})
+        return Finding("classes", "problem", sentence, values)
     return trained_classes(counts)
 
 

@@ -44,9 +44,8 @@ def check_section(
         grouped: whether groups hold more than near duplicates, so that these must be looked for again.
         store: of embeddings.
     """
-    everything = _items(splits, None, seed, grouped)
     some = _items(splits, MOST, seed, grouped)
-    repeated = some if grouped else everything  # looking for near duplicates again takes its time
+    repeated = some if grouped else _items(splits, None, seed, grouped)  # finding near duplicates again takes time
     findings = [
         trained_classes(Counter(column(splits.train, "label"))),
         duplicates(repeated),

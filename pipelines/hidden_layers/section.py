@@ -55,7 +55,9 @@ def _sentence(advice: dict[str, Any], left_out: dict[str, Any]) -> str:
     read = advice["sentence"] if advice["short_runs"] else alone
     missed = [row for row in left_out["without"] if row["difference_ci"][1] < 0]
     if not missed:
-        return f"{read} No single layer is clearly needed by the fine-tuned model: without it, no interval is below 0."
+        return (
+            f"{read} No single layer is clearly needed by the fine-tuned model: no change without one is surely a loss."
+        )
     most = min(missed, key=lambda row: row["difference"])
     low, high = (100 * bound for bound in most["difference_ci"])
     return (

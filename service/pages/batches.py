@@ -18,7 +18,7 @@ from service.database import Scope
 from service.errors import ApiError
 from service.files import get_file
 from service.keys import Caller
-from service.pages.choices import model_choices
+from service.pages.choices import Choice, model_choices
 from service.pages.forms import form_of, kept_file, raw, word
 from service.pages.looks import look_and_figures
 from service.pages.render import PageRoute, go, page
@@ -87,9 +87,9 @@ def submit(look_id: str, request: Request, context: Here, caller: Submitter, for
     return go(request, f"/jobs/{batches.create(body, request, context, caller)['id']}")
 
 
-def _models(context: Context, caller: Caller) -> list[Any]:
+def _models(context: Context, caller: Caller) -> list[Choice]:
     with context.database.reading() as session:
-        return list(model_choices(Scope(session, caller.tenant_id)))
+        return model_choices(Scope(session, caller.tenant_id))
 
 
 def _seen(context: Context, caller: Caller, look_id: str) -> dict[str, Any]:

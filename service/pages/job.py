@@ -110,7 +110,7 @@ def _seen(context: Context, caller: Caller, job_id: str) -> dict[str, Any]:
         (shown,) = shown_jobs(scope, [job])
         files = _files(scope, job)
         preview = reviews.preview_of(context.settings, scope, job)
-        reviewable = preview is not None and can_be_reviewed(context, scope, job)
+        reviewable = can_be_reviewed(scope, job, preview)
         ahead = jobs.ahead_of(scope, job) if job.status == "queued" else 0
     return {
         "job": shown,

@@ -24,6 +24,7 @@ from service.pages.new import checked
 from service.pages.render import HEADERS, PageRoute, go, page
 from service.pages.shown import shown_jobs
 from service.paging import page as page_of
+from service.reviews import preview_of
 from service.sessions import is_partial
 from service.tables import Job, Model
 
@@ -47,7 +48,7 @@ def batches(request: Request, context: Here, caller: Anyone, after: str | None =
         rows, more = page_of(scope, Job, after, LISTED, Job.kind == "table", Job.status == "succeeded")
         found = shown_jobs(scope, rows)
         done = reviews.counted(scope, [row.id for row in rows])
-        ready = {row.id for row in rows if can_be_reviewed(context, scope, row)}
+        ready = {row.id for row in rows if can_be_reviewed(scope, row, preview_of(context.settings, scope, row))}
     older = rows[-1].id if more else None
     return page(request, "reviews", batches=found, done=done, ready=ready, older=older)
 
@@ -63,7 +64,7 @@ def say(job_id: str, request: Request, context: Here, caller: Reviewer, form: Fo
     """Label an item or skip it; the next one follows. `label` is the number of a class of the model."""
     by, row = _number(form, "by"), _number(form, "row")
     with context.database.reading() as session:
-        job, model = _batch(context, Scope(session, caller.tenant_id), job_id)
+        job, model, _ = _batch(context, Scope(session, caller.tenant_id), job_id)
     queue = reviews.queue_of(context.settings, job, by)
     item = reviews.item_at(context.settings, job, _place(queue, row))
     label = None if word(form, "skip") else _class(model, form)
@@ -98,27 +99,26 @@ def train(job_id: str, request: Request, context: Here, caller: Submitter, _: Fo
     return go(request, checked(request, context, caller, file.id, {"text": "text", "label": "label"}, model.id))
 
 
-def can_be_reviewed(context: Context, scope: Scope, job: Job) -> bool:
+def can_be_reviewed(scope: Scope, job: Job, preview: dict[str, Any] | None) -> bool:
     """Whether its output and its model are still there, and some item has a prediction."""
-    preview = reviews.preview_of(context.settings, scope, job)
     there = preview is not None and preview["queues"][0]["items"] > 0
     return there and find_model(scope, job.request["model"]) is not None
 
 
-def _batch(context: Context, scope: Scope, job_id: str) -> tuple[Job, Model]:
-    """A labelled table and its model. Raises ApiError 404."""
+def _batch(context: Context, scope: Scope, job_id: str) -> tuple[Job, Model, dict[str, Any]]:
+    """A labelled table, its model, and what is shown of it. Raises ApiError 404."""
     job = scope.get(Job, job_id)
-    kept = job is not None and reviews.preview_of(context.settings, scope, job) is not None
-    model = find_model(scope, job.request["model"]) if job is not None and kept else None
-    if job is None or model is None:
+    preview = None if job is None else preview_of(context.settings, scope, job)
+    model = find_model(scope, job.request["model"]) if job is not None and preview is not None else None
+    if job is None or preview is None or model is None:
         raise missing("batch with its output and its model", job_id, "review_not_found")
-    return job, model
+    return job, model, preview
 
 
 def _examples(context: Context, caller: Caller, job_id: str) -> tuple[Model, list[dict[str, str]]]:
     with context.database.reading() as session:
         scope = Scope(session, caller.tenant_id)
-        _, model = _batch(context, scope, job_id)
+        _, model, _ = _batch(context, scope, job_id)
         return model, reviews.examples(scope, model)
 
 
@@ -126,8 +126,7 @@ def _seen(context: Context, caller: Caller, job_id: str, by: int, row: int = 0) 
     """What the templates show of a queue."""
     with context.database.reading() as session:
         scope = Scope(session, caller.tenant_id)
-        job, model = _batch(context, scope, job_id)
-        preview = reviews.preview_of(context.settings, scope, job)
+        job, model, preview = _batch(context, scope, job_id)
         said = reviews.given(scope, job)
         counts = reviews.labels_of(scope, model)
         (shown,) = shown_jobs(scope, [job])
@@ -139,7 +138,7 @@ def _seen(context: Context, caller: Caller, job_id: str, by: int, row: int = 0) 
         "job": shown,
         "model": model,
         "queue": queue,
-        "queues": preview["queues"] if preview else [],
+        "queues": preview["queues"],
         "by": by,
         "item": item,
         "said": said.get(wanted) if wanted is not None else None,
