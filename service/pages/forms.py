@@ -15,7 +15,7 @@ from service.keys import Caller
 from service.pages.render import sessions_of
 from service.sessions import COOKIE
 
-FIELDS = 64  # of a form
+FIELDS, DIGITS = 64, 9  # of a form, of a number in it
 
 
 async def form_of(request: Request) -> AsyncIterator[FormData]:
@@ -37,6 +37,14 @@ def raw(form: FormData, name: str) -> str:
     """A text field as it was sent: names of columns and classes may begin or end with spaces."""
     value = form.get(name)
     return value if isinstance(value, str) else ""
+
+
+def number(form: FormData, name: str) -> int:
+    """A field that holds a whole number. Raises ApiError 400."""
+    value = word(form, name)
+    if not value.isdecimal() or len(value) > DIGITS:
+        raise ApiError(400, f"{name}: expected a whole number, found {value[:40]!r}")
+    return int(value)
 
 
 def may_upload(caller: Caller) -> None:

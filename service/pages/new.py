@@ -17,12 +17,11 @@ from service import jobs
 from service.auth import needs
 from service.context import Context, context_of
 from service.database import Scope
-from service.errors import ApiError
 from service.files import get_file
 from service.keys import Caller
 from service.models import find_model
 from service.pages.choices import model_choices
-from service.pages.forms import form_of, kept_file, raw, word
+from service.pages.forms import form_of, kept_file, number, raw, word
 from service.pages.looks import look_and_figures
 from service.pages.render import PageRoute, go, page
 from service.routes import jobs as fine_tuning
@@ -156,24 +155,17 @@ def _layers(context: Context, caller: Caller, name: str) -> int:
 def _body(check: Job, form: FormData) -> JobRequest:
     """The request that an API call would make. Raises ApiError 400."""
     depth = word(form, "depth") or "auto"
-    training = {name: _number(form, name) for name in ("epochs",) if word(form, name)}
+    training = {name: number(form, name) for name in ("epochs",) if word(form, name)}
     asked = {
         "model": word(form, "model"),
         "training_file": check.request["training_file"],
         "suffix": word(form, "name") or None,
         "data": check.request["data"],
-        "backbone": {"freeze": depth if depth in DEPTHS else _number(form, "depth")},
+        "backbone": {"freeze": depth if depth in DEPTHS else number(form, "depth")},
         "adapter": {"type": "lora"} if word(form, "train") == "lora" else {},
         "training": training,
     }
     return JobRequest.model_validate(asked)
-
-
-def _number(form: FormData, name: str) -> int:
-    value = word(form, name)
-    if not value.isdecimal() or len(value) > 6:
-        raise ApiError(400, f"{name}: expected a whole number, found {value[:40]!r}")
-    return int(value)
 
 
 # ---- the estimate

@@ -19,7 +19,7 @@ from service.errors import ApiError, invalid, missing
 from service.files import add_file, store
 from service.keys import Caller
 from service.models import find_model
-from service.pages.forms import form_of, may_upload, word
+from service.pages.forms import form_of, may_upload, number, word
 from service.pages.new import checked
 from service.pages.render import HEADERS, PageRoute, go, page
 from service.pages.shown import shown_jobs
@@ -62,7 +62,7 @@ def review(job_id: str, request: Request, context: Here, caller: Anyone, by: By 
 @router.post("/review/{job_id}")
 def say(job_id: str, request: Request, context: Here, caller: Reviewer, form: Form) -> Response:
     """Label an item or skip it; the next one follows. `label` is the number of a class of the model."""
-    by, row = _number(form, "by"), _number(form, "row")
+    by, row = number(form, "by"), number(form, "row")
     with context.database.reading() as session:
         job, model, _ = _batch(context, Scope(session, caller.tenant_id), job_id)
     queue = reviews.queue_of(context.settings, job, by)
@@ -175,17 +175,10 @@ def _others(model: Model, item: dict[str, Any]) -> list[tuple[int, str, str]]:
 
 def _class(model: Model, form: FormData) -> str:
     """The class that was chosen. Raises ApiError 400."""
-    number = _number(form, "label")
-    if number >= len(model.labels):
-        raise invalid(f"expected the number of a class of the model, found {number}", "label")
-    return str(model.labels[number])
-
-
-def _number(form: FormData, name: str) -> int:
-    value = word(form, name)
-    if not value.isdecimal() or len(value) > 9:
-        raise ApiError(400, f"{name}: expected a whole number, found {value[:40]!r}")
-    return int(value)
+    chosen = number(form, "label")
+    if chosen >= len(model.labels):
+        raise invalid(f"expected the number of a class of the model, found {chosen}", "label")
+    return str(model.labels[chosen])
 
 
 def _lines(rows: list[dict[str, str]]) -> bytes:
