@@ -37,6 +37,7 @@ for (const name of ["dragenter", "dragover", "dragleave", "drop"]) {
 document.addEventListener("keydown", (event) => {
   const wanted = document.getElementById("keys");
   const typing = event.target.closest("input:not([type=checkbox]), textarea, select");
+  if (document.querySelector("#item .htmx-request")) return; // meant for the next item, which nobody has seen yet
   if (!wanted || !wanted.checked || typing || event.repeat || event.ctrlKey || event.metaKey || event.altKey) return;
   const chosen = document.querySelector(`#item [data-key="${CSS.escape(event.key.toLowerCase())}"]`);
   if (!chosen) return;

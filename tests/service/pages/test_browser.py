@@ -8,12 +8,13 @@ from __future__ import annotations
 import csv
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, Route, expect, sync_playwright
 
 from tests.chromium import chromium
 from tests.service.live import LiveService, running
@@ -143,17 +144,37 @@ def rows_with_bad_ones(path: Path, good: int) -> Path:
 
 
 def review(page: Page, items: int) -> None:
-    """Label every item with single keys as the toy texts are meant; look back once, skip nothing."""
+    """Label every item with single keys as the toy texts are meant; look back once, be too quick once, skip nothing."""
     truth = {row["text"]: row["label"] for row in hostile_rows(items)}
     for number in range(items):
         expect(page.get_by_text(f"{number} of {items} seen")).to_be_visible()
         text, said = (page.locator(f"#item {own}").first.inner_text() for own in (".read", "p b bdi"))
-        page.keyboard.press("c" if truth[text] == said else "w")
-        if number == 0:
+        right, wrong = ("c", "w") if truth[text] == said else ("w", "c")
+        if number == 1:
+            too_quick(page, right, wrong)
+        else:
+            page.keyboard.press(right)
+        if number == 2:
+            expect(page.get_by_text(f"3 of {items} seen")).to_be_visible()
             page.keyboard.press("b")
             expect(page.get_by_text("You said")).to_be_visible()
             page.go_back()
     expect(page.get_by_text("You have seen every item")).to_be_visible()
+    for label, count in Counter(truth.values()).items():
+        expect(page.locator("#taught ~ p").first).to_contain_text(re.compile(rf"\b{count} \W*{re.escape(label)}"))
+
+
+def too_quick(page: Page, key: str, second: str) -> None:
+    """A second key before the reply to the first labels nothing: the item that it is meant for was not seen yet."""
+    held: list[Route] = []
+    page.route("**/review/*", held.append)
+    page.keyboard.press(key)
+    page.wait_for_function("document.querySelector('#item .htmx-request') !== null")
+    page.keyboard.press(second)
+    page.keyboard.press("b")
+    page.unroute("**/review/*")
+    (only,) = held
+    only.continue_()
 
 
 def roll_forward_and_back(page: Page) -> None:
