@@ -16,11 +16,10 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -236,17 +235,16 @@ def pass_key() -> str:
     return f"pass, {name_of_machine()}"
 
 
-def commands() -> list[tuple[str, list[str]]]:
-    """Key and arguments of every row; a seed after the other, so that what is there can be read."""
-    found = [(pass_key(), ["--pass"])]
+def rows() -> list[tuple[str, Callable[[], results.Row]]]:
+    """Key and function of every row; a seed after the other, so that what is there can be read."""
+    found: list[tuple[str, Callable[[], results.Row]]] = [(pass_key(), time_probes)]
     for seed in range(SEEDS):
         for data in ITEMS:
-            own = ["--set", data, "--seed", str(seed)]
-            found.append((auto_key(data, seed), [*own, "--auto"]))
+            found.append((auto_key(data, seed), partial(choose_one, data, seed)))
             for depth in DEPTHS:
                 for factor in FACTORS:
-                    at = ["--depth", str(depth), "--factor", f"{factor:g}"]
-                    found.append((train_key(data, seed, depth, factor), [*own, *at]))
+                    one = partial(train_one, data, seed, depth, factor)
+                    found.append((train_key(data, seed, depth, factor), one))
     return found
 
 
@@ -268,11 +266,7 @@ def main() -> None:
     elif args.set and args.depth is not None:
         results.append(PATH, train_one(args.set, args.seed, args.depth, args.factor))
     else:
-        for key, arguments in [] if args.tables else commands():
-            if not results.has(PATH, key):
-                print(f"running {key}", file=sys.stderr)
-                command = [sys.executable, "-m", "benchmarks.freeze_depth", *arguments]
-                subprocess.run(command, check=True, stdout=sys.stderr)
+        results.run_missing(PATH, [] if args.tables else rows())
         print(tables(results.read(PATH)))
 
 

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-from collections.abc import Sequence
+import multiprocessing
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,34 @@ def append(path: Path, row: Row) -> bool:
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(row, ensure_ascii=False) + "\n")
     return True
+
+
+def run_missing(path: Path, rows: Iterable[tuple[str, Callable[[], Row]]]) -> None:
+    """Run the rows that are not there, each in a process of its own that has the libraries already.
+
+    Args:
+        path: results file.
+        rows: key and function of each.
+
+    Raises:
+        SystemExit: a row failed, and has said why.
+    """
+    from pipelines.device import device
+
+    own = multiprocessing.get_context("fork" if device().type == "cpu" else "spawn")  # CUDA does not survive a fork
+    for key, run in rows:
+        if has(path, key):
+            continue
+        print(f"running {key}", file=sys.stderr)
+        process = own.Process(target=_run, args=(path, run))
+        process.start()
+        process.join()
+        if process.exitcode:
+            raise SystemExit(f"{key}: failed with exit code {process.exitcode}")
+
+
+def _run(path: Path, run: Callable[[], Row]) -> None:
+    append(path, run())
 
 
 def markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
