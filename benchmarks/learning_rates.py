@@ -25,8 +25,9 @@ from pipelines.config import load_config
 from pipelines.data import load_splits
 from pipelines.device import resolve_precision, start_accelerator
 from pipelines.encoded import Encoded
+from pipelines.loop import TrainingData
 from pipelines.records import Validation, column
-from pipelines.train import TrainingData, train
+from pipelines.train import train
 from pipelines.trunk import Trunk
 
 SETTINGS: dict[str, tuple[Any, str]] = {"lora-2": (2, "lora"), "head": ("all", "none")}  # freeze, adapter

@@ -24,8 +24,8 @@ from pipelines.backbones.text import TextBackbone
 from pipelines.checkpoint import Checkpoints
 from pipelines.config import RunConfig
 from pipelines.device import Precision, best_precision, device, start_accelerator
+from pipelines.losses import class_weights
 from pipelines.records import Splits, column
-from pipelines.train import class_weights
 from pipelines.trunk import Freeze, Trunk
 from pipelines.tune import finished_model, tune
 

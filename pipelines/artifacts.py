@@ -32,6 +32,7 @@ from pipelines.records import COMMON, Event, Splits, SystemScore
 CHECKPOINTS = "checkpoints"
 SEEN = "training_items.parquet"  # every item that a run was trained or validated on, with its part
 DEPTH = "depth"  # name of what `freeze: auto` has chosen
+IMBALANCE = "imbalance"  # and of what `imbalance: auto` has
 _IDENTITY = "identity.json"  # of an unfinished run
 _FREE = {"output", "backbone.cache"}  # the same place may be spelled otherwise; a store may have failed
 _PACKAGES = (
@@ -135,14 +136,14 @@ class RunDirectory:
         durable.discard(self.partial / CHECKPOINTS)
         identity = json.loads((self.partial / _IDENTITY).read_text(encoding="utf-8"))
         (self.partial / _IDENTITY).unlink()
-        for remembered in ("cache", DEPTH):
+        for remembered in ("cache", DEPTH, IMBALANCE):
             (self.partial / f"{remembered}.json").unlink(missing_ok=True)
         durable.publish(self.partial, self.target, identity["from"] | environment())
         self.close()
 
     def abandon(self) -> None:
         """After a failure: keep what can be resumed, remove the rest."""
-        if not any((self.partial / CHECKPOINTS).glob("step-*")):
+        if not any((self.partial / CHECKPOINTS).rglob("step-*")):
             durable.discard(self.partial)
         self.close()
 
@@ -211,14 +212,21 @@ def predictions(splits: Splits, systems: list[SystemScore]) -> Dataset:
     return Dataset.from_dict(values)
 
 
-def seen_items(splits: Splits) -> Dataset:
-    """Everything that this run and those before it were trained or validated on, with its part."""
+def seen_items(splits: Splits, taught: Dataset | None = None) -> Dataset:
+    """Everything that this run and those before it were trained or validated on, with its part.
+
+    Args:
+        taught: what was learned through a teacher.
+    """
     earlier = splits.earlier
     parts = [] if earlier is None else [Dataset.from_dict(earlier[:] | {"origin": ["earlier"] * len(earlier)})]
     for name in ("train", "validation"):
         values = getattr(splits, name).select_columns(list(COMMON))[:]
         n = len(values["text"])
         parts.append(Dataset.from_dict(values | {"part": [name] * n, "origin": ["own"] * n}))
+    if taught is not None:
+        n = len(taught)
+        parts.append(Dataset.from_dict(taught[:] | {"part": ["taught"] * n, "origin": ["teacher"] * n}))
     return concatenate_datasets(parts)
 
 

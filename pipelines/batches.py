@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from torch.utils.data import WeightedRandomSampler
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from pipelines.records import FloatArray, IntArray
@@ -26,20 +27,32 @@ def epoch_batches(lengths: Sequence[int], batch_size: int, seed: int, epoch: int
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
 
-def share(batch: IntArray, weights: FloatArray, rank: int, world: int) -> tuple[IntArray, FloatArray]:
-    """This process's items of a global batch and their loss weights.
+def balanced_draw(targets: IntArray, seed: int, epoch: int) -> IntArray:
+    """N item numbers drawn with replacement, every class as likely as any other: what one epoch trains on, (N,).
 
-    All processes get equally many items, as the gradient exchange needs; a filler item has weight 0.
+    Args:
+        targets: (N,) class numbers.
+        seed, epoch: the draw is a function of these two.
+    """
+    chances = 1 / np.bincount(targets)[targets]
+    generator = torch.Generator().manual_seed(stream_seed(seed, epoch, 1))
+    return np.array(list(WeightedRandomSampler(chances.tolist(), len(targets), generator=generator)))
+
+
+def share(batch: IntArray, weights: FloatArray, rank: int, world: int) -> tuple[IntArray, FloatArray]:
+    """This process's items of a global batch and the weights of their losses.
+
+    All processes get equally many items, as the gradient exchange needs; a filler item has no weight.
 
     Args:
         batch: (B,) item numbers.
-        weights: (B,) loss weights.
+        weights: (B, K) weights of K losses.
         rank, world: this process and how many there are.
     """
     size = -(-len(batch) // world)
     own, own_weights = batch[rank::world], weights[rank::world]
     filler = size - len(own)
-    return np.concatenate([own, batch[:filler]]), np.concatenate([own_weights, np.zeros(filler)])
+    return np.concatenate([own, batch[:filler]]), np.concatenate([own_weights, np.zeros((filler, weights.shape[1]))])
 
 
 def padded_length(longest: int, most: int) -> int:

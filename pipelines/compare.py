@@ -200,6 +200,10 @@ def _curve(
 ) -> Iterator[Event]:
     """Train the first model again on growing shares of its own items. Not possible once its `start_from` is gone."""
     config = first.config
+    if config.distill is not None:
+        report["no_learning_curve"] = "It was left out, since the first model had a teacher, which smaller ones lack."
+        yield Stage("learning curve", "left out: the first model had a teacher")
+        return
     evaluation = config.evaluation.model_copy(update={"learning_curve": CURVE_SHARES})
     try:
         start = None if config.start_from is None else _start_of(first, config.start_from)

@@ -23,6 +23,7 @@ from pydantic import (
     ValidationError,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
 from pydantic_core import PydanticCustomError
 
@@ -43,8 +44,8 @@ class Section(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _no_switch(cls, value: Any, info: ValidationInfo) -> Any:
-        """No setting is a switch but two; pydantic would read `epochs: yes` as 1."""
-        if isinstance(value, bool) and info.field_name not in ("learning_curve", "cache"):
+        """No setting is a switch but three; pydantic would read `epochs: yes` as 1."""
+        if isinstance(value, bool) and info.field_name not in ("learning_curve", "cache", "gradient_checkpointing"):
             raise ValueError("expected a word or a number")
         return value
 
@@ -72,6 +73,11 @@ def _as_part(value: Any) -> Any:
         except ValidationError as error:
             raise PydanticCustomError("part", "not a usable part", {"details": error.errors()}) from None
     raise ValueError("expected a file, a mapping {path, where}, or a fraction between 0 and 1")
+
+
+def _combination(message: str) -> PydanticCustomError:
+    """Of settings that are fine one by one. The message names them."""
+    return PydanticCustomError("combination", "{message}", {"message": message})
 
 
 def _as_depth(value: Any) -> Any:
@@ -137,10 +143,11 @@ class BackboneConfig(Section):
     revision: str | None = Field(default=None, pattern=r"^[0-9a-f]{40}$")  # commit on the hub
     freeze: Annotated[int | Literal["auto", "none", "all"], BeforeValidator(_as_depth)] = 2  # auto: tried, see probe
     cache: Annotated[Literal["auto", "on", "off"], BeforeValidator(_as_cache)] = "auto"  # keep frozen layers' states
+    quantize: Literal["none", "8bit", "4bit"] = "none"  # of the hidden layers' matrices while LoRA is trained on them
 
 
 class AdapterConfig(Section):
-    type: Literal["none", "lora"] = "none"
+    type: Literal["none", "lora", "rslora", "dora"] = "none"  # see lora.py
     r: PositiveInt = 8
     alpha: PositiveFloat = 16.0
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.05
@@ -155,12 +162,41 @@ class TrainingConfig(Section):
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     max_grad_norm: PositiveFloat = 1.0
     class_weights: Literal["auto", "balanced", "none"] = "auto"  # auto: balanced when classes are uneven
+    oversampling: Literal["none", "balanced"] = "none"  # balanced: each epoch draws every class equally often
+    loss: Literal["cross-entropy", "focal"] = "cross-entropy"
+    focal_gamma: Annotated[float, Field(ge=0)] = 2.0  # how little an item that is known already counts; 0: no less
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0  # share of every label that is spread over all classes
+    imbalance: Literal["none", "auto"] = "none"  # auto: the four above are tried
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0  # learning rate of a hidden layer over that of the next one
+    unfreeze: Literal["none", "epoch", "stall"] = "none"  # open hidden layers from the top: each epoch, or if no gain
+    unfreeze_layers: PositiveInt = 1  # hidden layers opened at a time
+    gradient_checkpointing: bool = False  # compute hidden states again for the gradient: less memory, more time
     patience: PositiveInt | None = None  # epochs without a better validation macro-F1 before stopping
     checkpoint_steps: PositiveInt | None = None  # default: a checkpoint after every epoch
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     processes: Annotated[int | Literal["auto"], BeforeValidator(_as_processes)] = "auto"
     trackers: tuple[Literal["tensorboard"], ...] = ("tensorboard",)
+
+    @model_validator(mode="after")
+    def _counted_once(self) -> TrainingConfig:
+        if self.oversampling == "balanced" and self.class_weights == "balanced":
+            raise _combination(
+                "training.oversampling: balanced with training.class_weights: balanced would balance them twice; "
+                "leave one of them out"
+            )
+        own = ("class_weights", "oversampling", "loss", "label_smoothing")
+        given = [key for key in own if getattr(self, key) != type(self).model_fields[key].default]
+        if self.imbalance == "auto" and given:
+            raise _combination(f"training.imbalance: auto chooses training.{given[0]} itself; leave one of them out")
+        return self
+
+
+class DistillConfig(Section):
+    teacher: Path  # run directory of a finished run on the same classes
+    unlabelled: Annotated[SplitFile | None, BeforeValidator(_as_split_file)] = None  # content, column as data.text
+    temperature: PositiveFloat = 2.0  # T: the higher, the more of what the teacher says of the other classes counts
+    weight: Annotated[float, Field(gt=0, le=1)] = 0.5  # of the teacher; the rest is that of the labels
 
 
 class EvaluationConfig(Section):
@@ -180,8 +216,56 @@ class RunConfig(Section):
     training: TrainingConfig = TrainingConfig()
     baselines: tuple[Baseline, ...] = get_args(Baseline)
     evaluation: EvaluationConfig = EvaluationConfig()
+    distill: DistillConfig | None = None  # a finished run that teaches this one
     start_from: Path | None = None  # run directory whose model is trained further
     output: Path = Path("runs/run")
+
+    @model_validator(mode="after")
+    def _can_be_taught(self) -> RunConfig:
+        if self.distill is None:
+            return self
+        others = {
+            "start_from": self.start_from is not None,
+            "evaluation.learning_curve": bool(self.evaluation.learning_curve),
+            "training.oversampling": self.training.oversampling == "balanced",
+            "training.imbalance: auto": self.training.imbalance == "auto",
+        }
+        for key, given in others.items():
+            if given:
+                raise _combination(f"distill: cannot be combined with {key}; leave one of them out")
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_quantized(self) -> RunConfig:
+        bits = self.backbone.quantize
+        if bits == "none":
+            return self
+        if self.adapter.type == "none":
+            raise _combination(
+                f"backbone.quantize: {bits} without an adapter would train weights of so few bits; set adapter.type"
+            )
+        others = {
+            "start_from": self.start_from is not None,
+            "backbone.cache: on, since states are those of the whole weights": self.backbone.cache == "on",
+        }
+        for key, given in others.items():
+            if given:
+                raise _combination(f"backbone.quantize: cannot be combined with {key}; leave one of them out")
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_unfrozen(self) -> RunConfig:
+        if self.training.unfreeze == "epoch" and self.backbone.freeze == "auto":
+            raise _combination(
+                "training.unfreeze: epoch with backbone.freeze: auto would not know how many epochs it needs; give a "
+                "depth, or set training.unfreeze: stall"
+            )
+        if self.training.unfreeze != "none" and self.adapter.type != "none":
+            raise _combination(
+                f"training.unfreeze: {self.training.unfreeze} with adapter.type: {self.adapter.type} would open layers "
+                "below an adapter, which leaves the weights of the backbone as they are; leave one of them out"
+            )
+        return self
 
     def to_yaml(self) -> str:
         return yaml.safe_dump(self.model_dump(mode="json", exclude_none=True), sort_keys=False, allow_unicode=True)
@@ -320,6 +404,8 @@ def _problem(detail: dict[str, Any]) -> str:
         return f"{key}: missing; it has no default"
     if detail["type"] == "extra_forbidden":
         return f"{key}: unknown key{_suggestion(location)}"
+    if detail["type"] == "combination":
+        return str(detail["msg"])
     message = detail["msg"].removeprefix("Value error, ")
     return f"{key}: {message}; found {_name(detail['input'])}"
 

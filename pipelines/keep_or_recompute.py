@@ -55,6 +55,8 @@ def choose(
     """
     if not trunk.depth:
         return Choice(False, "no hidden layer is frozen")
+    if trunk.backbone.quantized:
+        return Choice(False, "states are kept of the original weights, not of quantized ones")
     if cache != "auto":
         return Choice(cache == "on", f"backbone.cache is {cache}")
     chosen: list[Choice | None] = [None]

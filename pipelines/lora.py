@@ -11,6 +11,10 @@
             y (B, T, D') = W x + (alpha / r) B A x
 
 Every linear layer above the cut gets one. The head is trained as a whole and saved with the adapter.
+
+`rslora` scales by alpha / sqrt(r) instead, so that a larger rank learns no slower (Kalajdzievski 2023, arXiv
+2312.03732). `dora` also trains the length of every row of W + B A apart from its direction (Liu et al. 2024, arXiv
+2402.09353).
 """
 
 from __future__ import annotations
@@ -32,21 +36,30 @@ def attach(trunk: Trunk, config: AdapterConfig) -> None:
     """Put adapters on every linear layer above the cut and leave only them and the head trainable.
 
     Raises:
-        ConfigError: nothing is above the cut, or nothing is frozen.
+        ConfigError: nothing is above the cut, nothing is frozen, or the rank is above the width of a layer.
     """
     backbone = trunk.backbone
     if trunk.depth is None:
         raise ConfigError(
-            "adapter.type lora: expected backbone.freeze to be a number (0 for LoRA on all hidden layers), found none"
+            f"adapter.type {config.type}: expected backbone.freeze to be a number (0: all hidden layers), found none"
         )
     targets = _linear_paths(backbone, trunk.depth)
     if not targets:
         raise ConfigError(
-            f"adapter.type lora: expected hidden layers above the freeze point, found none; backbone.freeze must be "
-            f"below {backbone.depth}"
+            f"adapter.type {config.type}: expected hidden layers above the freeze point, found none; backbone.freeze "
+            f"must be below {backbone.depth}"
+        )
+    layers = [backbone.model.get_submodule(path) for path in targets]  # weights may be packed, in any shape
+    narrowest = min(min(layer.in_features, layer.out_features) for layer in layers)
+    if config.r > narrowest:
+        raise ConfigError(
+            f"adapter.r: expected at most {narrowest}, the width of the narrowest layer that it is put on, found "
+            f"{config.r}; a rank above the width trains more than the layer has"
         )
     lora = LoraConfig(
         task_type=TaskType.SEQ_CLS,
+        use_rslora=config.type == "rslora",
+        use_dora=config.type == "dora",
         r=config.r,
         lora_alpha=config.alpha,
         lora_dropout=config.dropout,
@@ -73,7 +86,7 @@ def save(backbone: Backbone, path: Path) -> None:
 
 
 def merge(backbone: Backbone) -> None:
-    """Fold the adapters into the weights: W + (alpha / r) B A. The model is a plain one afterwards."""
+    """Fold the adapters into the weights, for plain LoRA W + (alpha / r) B A. The model is a plain one afterwards."""
     assert backbone.adapter is not None
     backbone.model = backbone.adapter.merge_and_unload()
     backbone.adapter = None

@@ -138,8 +138,9 @@ class LowerLayers:
 
 
 def trunk_layers(trunk: Trunk, precision: Precision) -> LowerLayers | None:
-    """The hidden layers below the cut; None where there are none. Above the last one the head reads a token or more."""
-    if not trunk.depth:
+    """The hidden layers below the cut; None where there are none, or where they are quantized. Above the last one the
+    head reads a token or more."""
+    if not trunk.depth or trunk.backbone.quantized:
         return None
     whole = trunk.depth == trunk.backbone.depth and trunk.backbone.pooling is not None
     return LowerLayers(trunk.backbone, trunk.depth, "pooled" if whole else "tokens", precision)

@@ -14,13 +14,19 @@ from pipelines.weights import sha256_file
 
 
 def provenance_of(
-    config: RunConfig, splits: Splits, backbone: Backbone, start: SavedRun | None, precision: Precision
+    config: RunConfig,
+    splits: Splits,
+    backbone: Backbone,
+    start: SavedRun | None,
+    teacher: SavedRun | None,
+    precision: Precision,
 ) -> dict[str, Any]:
     """What manifest.json says about where the run comes from."""
     parts = {n: p.path for n in ("train", "validation", "test") if isinstance(p := getattr(config.data, n), SplitFile)}
     weights = backbone.weights
     base = {"name": config.backbone.name, "revision": weights.revision, "sha256": weights.sha256}
-    return {
+    taught = {} if teacher is None else {"teacher": {"name": teacher.path.name, "sha256": _model_sha256(teacher)}}
+    return taught | {
         "kind": "run",
         "labels": list(splits.labels),
         "seed": config.training.seed,
@@ -31,6 +37,10 @@ def provenance_of(
         "backbone": base if start is None else start.manifest["backbone"],
         "start_from": None if start is None else {"name": start.path.name, "sha256": weights.sha256},
     }
+
+
+def _model_sha256(run: SavedRun) -> str:
+    return str(run.manifest["sha256"]["model/model.safetensors"])
 
 
 def data_sha256(path: Path) -> str | dict[str, str]:

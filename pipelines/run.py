@@ -16,6 +16,7 @@ from pipelines.activation_store import ActivationStore
 from pipelines.artifacts import (
     CHECKPOINTS,
     DEPTH,
+    IMBALANCE,
     SEEN,
     RunDirectory,
     environment,
@@ -30,16 +31,29 @@ from pipelines.calibration import choose_temperature
 from pipelines.card import model_card
 from pipelines.check.section import check_section
 from pipelines.checkpoint import Checkpoints
+from pipelines.choices import chosen_once, depth_advice
 from pipelines.config import RunConfig, auto_learning_rate
 from pipelines.data import load_splits
 from pipelines.device import Precision, resolve_precision, start_accelerator
+from pipelines.distillation import (
+    ALONE,
+    Teacher,
+    distillation_section,
+    lesson_of,
+    rungs,
+    seen_through,
+    student_alone,
+    teacher_of,
+)
 from pipelines.durable import write_json
 from pipelines.errors import ConfigError, Interrupted
 from pipelines.evaluate import FINE_TUNED, compare_systems
-from pipelines.hidden_layers.depth import advise
 from pipelines.hidden_layers.section import hidden_layers_section
+from pipelines.imbalance import ANSWERS, try_answers, with_answer
 from pipelines.keep_or_recompute import choose
+from pipelines.ladder import lower_rungs
 from pipelines.learning_curve import add_curve, tuned_points
+from pipelines.loop import Progress
 from pipelines.memory import PeakMemory
 from pipelines.mistakes import add_nearest, highlight
 from pipelines.predict import predict_logits
@@ -50,14 +64,10 @@ from pipelines.report import render_html
 from pipelines.saved_run import SavedRun, starting_point
 from pipelines.score import (
     all_trained_on,
-    fit_baseline,
-    keep_baseline,
     predictor,
     score,
-    score_saved,
     scored,
 )
-from pipelines.train import Progress
 from pipelines.trunk import Trunk
 from pipelines.tune import finished_model, freeze_depth, prepare, tune
 
@@ -92,21 +102,30 @@ def finetune(
     config, start = starting_point(config)
     yield Stage("data", f"reading {config.data.train.path}")
     splits = read_splits(config, start)
+    teacher = teacher_of(config, splits)
     yield Stage("backbone", f"loading {config.start_from or config.backbone.name}")
     trunk = prepare(config, splits.labels, start)
 
     run = RunDirectory(out)
     accelerator = start_accelerator(precision, config.training.trackers, run.partial)
     config = resolved(config, trunk, precision, accelerator, out)
-    provenance = provenance_of(config, splits, trunk.backbone, start, precision)
+    taught_by = None if teacher is None else teacher.run
+    provenance = provenance_of(config, splits, trunk.backbone, start, taught_by, precision)
     if accelerator.is_main_process:
         run.open(config, provenance, resume)
     accelerator.wait_for_everyone()
     try:
-        advice = None
+        chosen: dict[str, Any] = {}
+        here = accelerator, run, stop, store
         if config.backbone.freeze == "auto":
-            advice = yield from _advice(config, splits, trunk, start, precision, accelerator, run, stop, store)
-            config = _with_depth(config, advice["depth"])
+            advice = partial(depth_advice, config, splits, trunk, start, precision, accelerator)
+            chosen[DEPTH] = found = yield from chosen_once(DEPTH, config, advice, *here)
+            config = _with_depth(config, found["depth"])
+        if config.training.imbalance == "auto":
+            answers = partial(try_answers, config, splits, start, precision, accelerator)
+            chosen[IMBALANCE] = found = yield from chosen_once(IMBALANCE, config, answers, *here)
+            config = with_answer(config, ANSWERS[found["chosen"]])
+        if chosen:
             trunk = prepare(config, splits.labels, start)
             config = resolved(config, trunk, precision, accelerator, out)
             if accelerator.is_main_process:
@@ -116,7 +135,7 @@ def finetune(
             choice = choose(config.backbone.cache, trunk, texts, precision, store, passes, accelerator, run.remember)
             yield Stage("store", choice.sentence)
             store = store if choice.keep else None
-        parts = splits, trunk, start, precision, provenance, accelerator, run, stop, store, advice
+        parts = splits, trunk, start, precision, provenance, accelerator, run, stop, store, chosen, teacher
         yield from carry_out(config, *parts)
     except (Interrupted, GeneratorExit):
         run.close()
@@ -138,7 +157,8 @@ def carry_out(
     run: RunDirectory,
     stop: Callable[[], bool],
     store: ActivationStore | None,
-    advice: dict[str, Any] | None,
+    chosen: dict[str, Any],
+    teacher: Teacher | None = None,
 ) -> Iterator[Event]:
     """The part of a run that owns its directory, from training to the report. `estimate` carries out a small one.
 
@@ -149,13 +169,21 @@ def carry_out(
         start, provenance: where the run comes from.
         run: open.
         store: as in `finetune`, once it is chosen.
+        chosen: how what was `auto` was chosen, by name.
+        teacher: whose answers the model learns too.
     """
+    checkpoints = run.partial / CHECKPOINTS
+    lesson = None
+    if teacher is not None:
+        yield Stage("distill", f"asking {teacher.run.path.name} about the training items")
+        lesson = lesson_of(config, teacher, splits, precision)
+        parts = splits, precision, accelerator, checkpoints / ALONE, stop, store
+        alone = yield from student_alone(config, *parts)
     yield Stage("train", _what_is_trained(trunk))
     accelerator.init_trackers("tensorboard")
-    checkpoints = run.partial / CHECKPOINTS
     with PeakMemory() as peak:
         saved = Checkpoints(checkpoints)
-        events = tune(trunk, splits, splits.train, config, accelerator, precision, saved, stop, store)
+        events = tune(trunk, splits, splits.train, config, accelerator, precision, saved, stop, store, lesson)
         progress = yield from _recorded(events, run, accelerator)
     curve = checkpoints / "curve"
     smaller = yield from tuned_points(config, splits, start, precision, accelerator, curve, stop, store)
@@ -165,12 +193,16 @@ def carry_out(
     run.replace_metrics(progress.history)
 
     temperature = _save_model(config, splits, trunk, precision, run)
-    training = {"train_seconds": progress.seconds, "peak_memory_bytes": peak.bytes, "store": progress.store}
+    seconds = progress.seconds + (0.0 if lesson is None else lesson.seconds)
+    training = {"train_seconds": seconds, "peak_memory_bytes": peak.bytes, "store": progress.store}
     tuned = _score_fine_tuned(splits, trunk.backbone, precision, progress, training, run)
     yield scored(tuned, splits)
     pretrained = load_text_backbone(config.backbone, splits.labels, config.data.max_length, config.training.seed)
     systems: list[SystemScore] = []
-    for name, rung in _lower_rungs(config, splits, start, pretrained, precision, run, store).items():
+    ladder = lower_rungs(config, splits, start, pretrained, precision, run.partial / "baselines", store)
+    if teacher is not None:
+        ladder |= rungs(teacher, alone, splits, precision, tuned.costs.size_bytes)
+    for name, rung in ladder.items():
         if stop():
             raise Interrupted("stopped after training; what is done was kept")
         yield Stage("baseline", name)
@@ -183,9 +215,13 @@ def carry_out(
         splits, systems, tuned.name, config.evaluation, config.training.seed, temperature, config.data.slices
     )
     add_curve(report, smaller, systems, splits, config.evaluation, config.training.seed, pretrained, precision, store)
+    report |= {name: chosen[name] for name in chosen if name == IMBALANCE}
+    if teacher is not None and lesson is not None:
+        report["distillation"] = distillation_section(lesson, teacher, report, alone.steps, progress.step)
     yield Stage("report", "looking into data, hidden layers and errors")
-    _look_inside(report, config, splits, pretrained, start, trunk.backbone, precision, advice, store)
-    _write_report(config, report, splits, systems, run)
+    _look_inside(report, config, splits, pretrained, start, trunk.backbone, precision, chosen.get(DEPTH), store)
+    taught = None if teacher is None else seen_through(teacher)
+    _write_report(config, report, splits, systems, run, taught)
     run.finish()
     yield Finished(run.target, report["verdict"]["sentence"])
 
@@ -207,40 +243,13 @@ def resolved(config: RunConfig, trunk: Trunk, precision: Precision, accelerator:
     """The config with every `auto` replaced by what was chosen, as it is written beside the result."""
     depth, rate = freeze_depth(config), config.training.learning_rate
     if rate == "auto" and depth != "auto":  # the rate follows the depth, which is chosen later
-        rate = auto_learning_rate(trunk.frozen_share, config.adapter.type == "lora")
+        rate = auto_learning_rate(trunk.frozen_share, config.adapter.type != "none")
     chosen = {"learning_rate": rate, "precision": precision, "processes": accelerator.num_processes}
     sections = {
         "training": config.training.model_copy(update=chosen),
         "backbone": config.backbone.model_copy(update={"freeze": depth}),
     }
     return config.model_copy(update=sections | {"output": out})
-
-
-def _advice(
-    config: RunConfig,
-    splits: Splits,
-    trunk: Trunk,
-    start: SavedRun | None,
-    precision: Precision,
-    accelerator: Accelerator,
-    run: RunDirectory,
-    stop: Callable[[], bool],
-    store: ActivationStore | None,
-) -> Generator[Event, None, dict[str, Any]]:
-    """How deep to freeze, for `freeze: auto`; a resumed run finds what it has chosen."""
-    known = run.recall(DEPTH)
-    accelerator.wait_for_everyone()  # nobody may find what another has only just chosen
-    if known is not None:
-        return known
-    folder = run.partial / CHECKPOINTS / DEPTH
-    kept_in = None if config.backbone.cache == "off" else store
-    parts = splits, trunk.backbone, start, precision, accelerator, folder, True, stop, kept_in
-    found = (yield from advise(config, *parts)).to_json()
-    if accelerator.is_main_process:
-        run.remember(DEPTH, lambda: found)
-    accelerator.free_memory()  # of the short runs
-    yield Stage("depth", found["sentence"])
-    return found
 
 
 def _with_depth(config: RunConfig, depth: int) -> RunConfig:
@@ -256,6 +265,13 @@ def _freeze_sentence(trunk: Trunk) -> str:
     if trunk.depth is None:
         return "nothing frozen"
     return f"embeddings and {trunk.depth} of {trunk.backbone.depth} hidden layers frozen"
+
+
+def _above_sentence(config: RunConfig) -> str:
+    """What is special about the training above the cut, after a comma."""
+    adapters = {"none": "", "lora": ", LoRA above", "rslora": ", rank-stabilised LoRA above", "dora": ", DoRA above"}
+    opened = {"none": "", "epoch": "after every epoch", "stall": "whenever validation stalls"}[config.training.unfreeze]
+    return adapters[config.adapter.type] + (f", those above opened from the top {opened}" if opened else "")
 
 
 # ---- after training
@@ -315,39 +331,6 @@ def _score_fine_tuned(
     )
 
 
-def _lower_rungs(
-    config: RunConfig,
-    splits: Splits,
-    start: SavedRun | None,
-    pretrained: Backbone,
-    precision: Precision,
-    run: RunDirectory,
-    store: ActivationStore | None,
-) -> dict[str, Callable[[], SystemScore]]:
-    """What the ladder holds below the new model, lowest first: name -> how to score it.
-
-    After `start_from`: the earlier run's regressions and its model as they are, then every regression again, trained
-    on the items of both runs.
-    """
-    folder, seed, items = run.partial / "baselines", config.training.seed, all_trained_on(splits)
-
-    def fitted(kind: str, suffix: str, items: Dataset) -> Callable[[], SystemScore]:
-        name = kind + suffix
-        return partial(fit_baseline, name, kind, items, splits, pretrained, precision, seed, folder / name, store)
-
-    if start is None:
-        return {kind: fitted(kind, "", splits.train) for kind in config.baselines}
-    regressions = [kind for kind in config.baselines if kind != "majority"]
-    suffix = CLIENT if start.main.endswith(CLIENT) else ""  # the newest of a run that was itself continued
-    rungs: dict[str, Callable[[], SystemScore]] = {}
-    if "majority" in config.baselines:
-        rungs["majority"] = fitted("majority", "", splits.train)
-    for kind in (kind for kind in regressions if kind + suffix in start.baselines):
-        rungs[kind] = partial(keep_baseline, start, kind + suffix, kind, splits, pretrained, precision, folder / kind)
-    rungs[FINE_TUNED] = lambda: score_saved(start, start.main, FINE_TUNED, predictor(start.model(), precision), splits)
-    return rungs | {kind + CLIENT: fitted(kind, CLIENT, items) for kind in regressions}
-
-
 def _describe(
     config: RunConfig,
     trunk: Trunk,
@@ -361,7 +344,7 @@ def _describe(
         "task": config.task,
         "backbone": {"name": config.backbone.name, "revision": None if start else trunk.backbone.weights.revision},
         "start_from": None if start is None else {"name": start.path.name, "system": start.main},
-        "freeze_sentence": _freeze_sentence(trunk) + (", LoRA above" if config.adapter.type == "lora" else ""),
+        "freeze_sentence": _freeze_sentence(trunk) + _above_sentence(config),
         "max_length": trunk.backbone.max_length,
         "precision": precision,
         "bootstrap": config.evaluation.bootstrap,
@@ -393,11 +376,16 @@ def _look_inside(
 
 
 def _write_report(
-    config: RunConfig, report: dict[str, Any], splits: Splits, systems: list[SystemScore], run: RunDirectory
+    config: RunConfig,
+    report: dict[str, Any],
+    splits: Splits,
+    systems: list[SystemScore],
+    run: RunDirectory,
+    taught: Dataset | None,
 ) -> None:
     """predictions.parquet, training_items.parquet, report.json, report.html and the model card."""
     pq.write_table(predictions(splits, systems).with_format("arrow")[:], run.partial / "predictions.parquet")
-    pq.write_table(seen_items(splits).with_format("arrow")[:], run.partial / SEEN)
+    pq.write_table(seen_items(splits, taught).with_format("arrow")[:], run.partial / SEEN)
     title = run.target.name
     write_json(run.partial / "report.json", report)
     html = render_html(report, title, config.to_yaml())

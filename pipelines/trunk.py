@@ -29,6 +29,7 @@ class Trunk:
 
     Attributes:
         depth: number of frozen hidden layers, or None if nothing is frozen.
+        opened: number of hidden layers that are trained; fewer than are above the cut while some wait (`unfreezing`).
 
     Raises:
         ConfigError: more layers than there are.
@@ -42,11 +43,9 @@ class Trunk:
             )
         self.backbone = backbone
         self.depth: int | None = None if freeze == "none" else L if freeze == "all" else freeze
+        self.opened = L - (self.depth or 0)
         if self.depth is not None:
-            for parameter in backbone.model.parameters():
-                parameter.requires_grad_(False)
-            for module in self._trained():
-                module.requires_grad_(True)
+            self.open(self.opened)
 
     @property
     def frozen_share(self) -> float:
@@ -59,11 +58,22 @@ class Trunk:
         parameters = list(self.backbone.model.parameters())
         return sum(p.numel() for p in parameters if p.requires_grad), sum(p.numel() for p in parameters)
 
+    def open(self, layers: int) -> None:
+        """Train the head and this many of the uppermost hidden layers; all others are frozen, be it for a while.
+
+        With nothing below the cut, the embeddings are trained as soon as all hidden layers are.
+        """
+        self.opened = layers
+        self.backbone.model.requires_grad_(self._whole)
+        for parameter in (parameter for module in self._trained() for parameter in module.parameters()):
+            if parameter.is_floating_point():  # quantized matrices are not
+                parameter.requires_grad_(True)
+
     def train(self) -> None:
-        """Put the model into training mode, the trunk into eval mode. Use this instead of `model.train()`."""
+        """Put the model into training mode, what is frozen into eval mode. Use this instead of `model.train()`."""
         model = self.backbone.model
         model.train()
-        if self.depth is not None:
+        if not self._whole:
             model.get_submodule(model.base_model_prefix).eval()
             for module in self._trained():
                 module.train()
@@ -74,11 +84,15 @@ class Trunk:
         with replaced(self.backbone, self.backbone.layers[: self.depth], states):
             yield
 
+    @property
+    def _whole(self) -> bool:
+        """Everything is trained."""
+        return self.depth is None and self.opened == self.backbone.depth
+
     def _trained(self) -> list[nn.Module]:
-        """Modules above the cut, looked up by path: LoRA replaces some of them."""
+        """Modules that are trained, looked up by path: LoRA replaces some of them."""
         backbone = self.backbone
-        assert self.depth is not None
-        paths = [f"{backbone.layers_path}.{number}" for number in range(self.depth, backbone.depth)]
+        paths = [f"{backbone.layers_path}.{number}" for number in range(backbone.depth - self.opened, backbone.depth)]
         if paths:
             paths += backbone.final_norm_paths
         return [backbone.model.get_submodule(path) for path in paths + backbone.head_paths]

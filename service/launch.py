@@ -31,11 +31,13 @@ def resolve_count(processes: int | Literal["auto"]) -> int:
 def check_first(config: RunConfig, out: Path) -> None:
     """Raise in this process what every worker would raise: one message instead of N."""
     from pipelines.artifacts import refuse_existing
+    from pipelines.distillation import teacher_of
     from pipelines.run import read_splits
     from pipelines.saved_run import starting_point
 
     refuse_existing(out)
-    read_splits(*starting_point(config))
+    config, run = starting_point(config)
+    teacher_of(config, read_splits(config, run))
 
 
 def start(count: int, arguments: list[str]) -> None:

@@ -96,6 +96,11 @@ class Backbone(ABC):
         """The model without its head (but with the pooler, where it has one)."""
         return self.model.get_submodule(self.model.base_model_prefix)
 
+    @property
+    def quantized(self) -> bool:
+        """Its hidden layers hold their matrices in 8 or 4 bits."""
+        return getattr(self.model, "quantization_method", None) is not None
+
     def layer_output(self, states: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, None]:
         """Hidden states (B, T, D) in the shape that the model expects one of its hidden layers to return."""
         return (states, None) if self.model.config.model_type in _TUPLE_LAYERS else states

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 import transformers.utils.logging as transformers_logging
 from transformers import (
+    AutoConfig,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     PreTrainedModel,
@@ -21,6 +22,7 @@ from transformers import (
 )
 
 from pipelines.backbones.base import Backbone, Encoding
+from pipelines.backbones.quantized import Bits, keep_gradients, quantization
 from pipelines.config import BackboneConfig
 from pipelines.errors import BackboneError, ConfigError
 from pipelines.weights import Weights, check_directory, resolve, weights_sha256
@@ -157,7 +159,9 @@ class TextBackbone(Backbone):
         self.tokenizer.save_pretrained(path)
 
 
-def load_text_backbone(config: BackboneConfig, labels: Sequence[str], max_length: int, seed: int) -> TextBackbone:
+def load_text_backbone(
+    config: BackboneConfig, labels: Sequence[str], max_length: int, seed: int, bits: Bits = "none"
+) -> TextBackbone:
     """Load verified weights under a new head. A head that comes with the weights is kept where its shape fits.
 
     Args:
@@ -165,11 +169,14 @@ def load_text_backbone(config: BackboneConfig, labels: Sequence[str], max_length
         labels: C labels as the user wrote them, in class order.
         max_length: tokens; longer texts are cut, and the saved tokenizer says so.
         seed: of the head's initial weights.
+        bits: of the matrices of the hidden layers.
 
     Raises:
         BackboneError: weights not found, not trusted, or without the hidden layers that the architecture needs.
+        ConfigError: fewer bits need a library that is not there.
     """
     weights = resolve(config)
+    options = {} if bits == "none" else quantization(bits, _head_paths(weights))
     torch.manual_seed(seed)
     with quiet():
         model, report = _from_pretrained(
@@ -180,7 +187,9 @@ def load_text_backbone(config: BackboneConfig, labels: Sequence[str], max_length
             label2id={label: number for number, label in enumerate(labels)},
             ignore_mismatched_sizes=True,
             output_loading_info=True,
+            **options,
         )
+    keep_gradients(model)
     backbone = _with_tokenizer(model, config.name, weights)
     heads = tuple(path + "." for path in backbone.head_paths)
     missing = {
@@ -195,6 +204,19 @@ def load_text_backbone(config: BackboneConfig, labels: Sequence[str], max_length
     limit = min(max_length, _positions(model), backbone.tokenizer.model_max_length)
     backbone.tokenizer.model_max_length = limit
     return backbone
+
+
+def _head_paths(weights: Weights) -> list[str]:
+    """Module paths of the head that a model of this directory would have. Raises BackboneError."""
+    safely = {"local_files_only": True, "trust_remote_code": False}
+    try:
+        with torch.device("meta"):
+            plan = AutoConfig.from_pretrained(weights.path, **safely)
+            model = AutoModelForSequenceClassification.from_config(plan)
+    except Exception as error:
+        raise BackboneError(f"{weights.path}: cannot be loaded: {_first_line(error)}") from None
+    tokenizer: Any = None
+    return TextBackbone(model, tokenizer, "", weights).head_paths
 
 
 def continue_text_backbone(path: Path, name: str, labels: Sequence[str], max_length: int, seed: int) -> TextBackbone:

@@ -63,6 +63,16 @@ def estimate(
             "backbone.freeze: expected a depth, found auto, which a run chooses itself; `rootstock probe` says which, "
             "then add --set backbone.freeze=N"
         )
+    if config.distill is not None:
+        raise ConfigError(
+            "distill: a run with a teacher trains twice and asks the teacher, which is not estimated; estimate one "
+            "training by leaving distill out"
+        )
+    if config.training.imbalance == "auto":
+        raise ConfigError(
+            "training.imbalance: expected none, found auto, with which a run trains once for every answer that it "
+            "tries; estimate one training with --set training.imbalance=none"
+        )
     yield Stage("data", f"reading {config.data.train.path}")
     splits = read_splits(config, start)
     yield Stage("backbone", f"loading {config.start_from or config.backbone.name}")
@@ -96,7 +106,7 @@ def _measured(
     run, scratch = RunDirectory(folder / "run"), ActivationStore(folder / "store", 1 << 62)
     accelerator = start_accelerator(precision, config.training.trackers, run.partial)
     config = resolved(config, trunk, precision, accelerator, run.target)
-    provenance = provenance_of(config, splits, trunk.backbone, start, precision)
+    provenance = provenance_of(config, splits, trunk.backbone, start, None, precision)
     texts = column(splits.train, "text")
     choice = _choice(config, trunk, texts, precision, store, accelerator)
     setup = time.perf_counter() - began
@@ -115,7 +125,8 @@ def _measured(
     run.open(small_config, provenance, resume=False)
     try:
         small_store = scratch if choice.keep else None
-        parts = trunk, start, precision, provenance, accelerator, run, watch.stop, small_store, None
+        nothing: dict[str, Any] = {}  # was chosen by short trainings
+        parts = trunk, start, precision, provenance, accelerator, run, watch.stop, small_store, nothing
         watch.follow(carry_out(small_config, small_splits, *parts))
     finally:
         run.close()

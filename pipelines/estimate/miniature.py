@@ -24,8 +24,8 @@ EPOCHS = 2  # the first meets every shape for the first time
 
 
 def miniature_config(config: RunConfig) -> RunConfig:
-    """The same recipe for two epochs, without a learning curve."""
-    training = {"epochs": EPOCHS, "patience": None, "checkpoint_steps": None}
+    """The same recipe for two epochs, without a learning curve, with all hidden layers above the cut open at once."""
+    training = {"epochs": EPOCHS, "patience": None, "checkpoint_steps": None, "unfreeze": "none"}
     return config.model_copy(
         update={
             "training": config.training.model_copy(update=training),

@@ -12,15 +12,13 @@ from accelerate import Accelerator
 
 from pipelines.activation_store import ActivationStore
 from pipelines.checkpoint import Checkpoints
-from pipelines.config import RunConfig, auto_learning_rate
+from pipelines.config import RunConfig
 from pipelines.device import Precision
 from pipelines.intervals import Bootstrap, interval
-from pipelines.metrics import macro_f1
-from pipelines.predict import predict_logits
-from pipelines.records import Event, Splits, Stage, Step, column
+from pipelines.records import Event, Splits, Stage, column
 from pipelines.sampling import at_most
 from pipelines.saved_run import SavedRun
-from pipelines.tune import prepare, tune
+from pipelines.trial import tried
 
 STEPS = 60  # optimizer steps that a short run has at least, where the config itself has as many
 MOST = 4_000  # training items of a short run
@@ -82,27 +80,20 @@ def short_runs(
     items = at_most(splits.train, MOST, config.training.seed)
     for depth in depths:
         yield Stage("short run", f"training on {len(items):,} items with {depth} hidden layers frozen")
-        accelerator.free_memory()  # of the model before
-        short = _shortened(config, depth, len(items))
-        trunk = prepare(short, splits.labels, start)
-        short = _with_rate(short, trunk.frozen_share)
         saved = Checkpoints(folder / str(depth))
-        events = tune(trunk, splits, items, short, accelerator, precision, saved, stop, store)
-        progress = yield from _steps_only(events)
-        backbone = trunk.backbone
-        texts = column(splits.validation, "text")
-        predicted = predict_logits(backbone, backbone.encode(texts), precision).argmax(axis=1)
+        short = _shortened(config, depth, len(items))
+        trial = yield from tried(short, splits, items, start, precision, accelerator, saved, stop, store)
         targets, groups = splits.targets(splits.validation), np.array(column(splits.validation, "group"))
         bootstrap = Bootstrap(targets, groups, len(splits.labels), config.evaluation.bootstrap, config.training.seed)
         found.append(
             ShortRun(
                 depth,
-                float(short.training.learning_rate),
+                float(trial.config.training.learning_rate),
                 short.training.epochs,
                 len(items),
-                macro_f1(targets, predicted),
-                interval(bootstrap.scores(predicted)["macro_f1"]),
-                progress.seconds,
+                trial.macro_f1,
+                interval(bootstrap.scores(trial.predicted)["macro_f1"]),
+                trial.progress.seconds,
             )
         )
     return found
@@ -117,24 +108,7 @@ def deepest_of_the_best(runs: Sequence[ShortRun]) -> ShortRun:
 def _shortened(config: RunConfig, depth: int, items: int) -> RunConfig:
     steps_per_epoch = -(-items // config.training.batch_size)
     epochs = min(config.training.epochs, -(-STEPS // steps_per_epoch))
-    training = config.training.model_copy(update={"epochs": epochs, "patience": None, "checkpoint_steps": None})
+    changed = {"epochs": epochs, "patience": None, "checkpoint_steps": None, "unfreeze": "none", "imbalance": "none"}
+    training = config.training.model_copy(update=changed)
     backbone = config.backbone.model_copy(update={"freeze": depth})
     return config.model_copy(update={"training": training, "backbone": backbone})
-
-
-def _with_rate(config: RunConfig, frozen_share: float) -> RunConfig:
-    if config.training.learning_rate != "auto":
-        return config
-    rate = auto_learning_rate(frozen_share, config.adapter.type == "lora")
-    return config.model_copy(update={"training": config.training.model_copy(update={"learning_rate": rate})})
-
-
-def _steps_only(events: Generator[Event, None, Any]) -> Generator[Event, None, Any]:
-    """Pass on what shows progress; return what the training returns."""
-    while True:
-        try:
-            event = next(events)
-        except StopIteration as end:
-            return end.value
-        if isinstance(event, Step | Stage):
-            yield event

@@ -93,5 +93,5 @@ def _scaled(config: RunConfig, multiplier: float | None) -> TrainingConfig:
     depth = config.backbone.freeze
     layers = AutoConfig.from_pretrained(path).num_hidden_layers
     share = {"none": 0.0, "all": 1.0}[depth] if isinstance(depth, str) else min(1.0, depth / layers)
-    rate = multiplier * auto_learning_rate(share, config.adapter.type == "lora")
+    rate = multiplier * auto_learning_rate(share, config.adapter.type != "none")
     return config.training.model_copy(update={"learning_rate": rate})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -20,9 +21,10 @@ from pipelines.config import AdapterConfig, BackboneConfig, TrainingConfig
 from pipelines.device import start_accelerator
 from pipelines.encoded import Encoded
 from pipelines.errors import BackboneError, ConfigError
+from pipelines.loop import TrainingData
 from pipelines.predict import embed, predict_logits
 from pipelines.records import FloatArray
-from pipelines.train import TrainingData, train
+from pipelines.train import train
 from pipelines.trunk import Freeze, Trunk
 from tests.toys import ARCHITECTURES, LAYERS, tiny_backbone, toy_rows
 
@@ -107,10 +109,16 @@ def test_gradients_stop_at_the_cut(model_type: str, tmp_path: Path) -> None:
     assert any(name.startswith(f"{backbone.layers_path}.1.") for name in graded)
 
 
-def test_lora_sits_above_the_cut_only_and_merges_to_the_same_logits(model_type: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("adapter", ["lora", "rslora", "dora"])
+def test_lora_sits_above_the_cut_only_and_merges_to_the_same_logits(
+    adapter: Literal["lora", "rslora", "dora"], model_type: str, tmp_path: Path
+) -> None:
     backbone = load(tmp_path, model_type)
     trunk = Trunk(backbone, 1)
-    lora.attach(trunk, AdapterConfig(type="lora", r=2, alpha=4))
+    lora.attach(trunk, AdapterConfig(type=adapter, r=2, alpha=4))
+    scales = {float(scale) for m in backbone.model.modules() for scale in getattr(m, "scaling", {}).values()}
+    assert scales == {4 / 2**0.5 if adapter == "rslora" else 2.0}
+    assert any("lora_magnitude_vector" in n for n, _ in backbone.model.named_parameters()) == (adapter == "dora")
     adapted = {name for name, _ in backbone.model.named_parameters() if "lora_" in name}
     assert adapted
     assert not [name for name in adapted if f"{backbone.layers_path}.0." in name]
@@ -170,6 +178,13 @@ def test_embeddings_are_the_masked_mean_of_the_last_hidden_layer(model_type: str
 def test_more_layers_than_there_are_is_refused(model_type: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=f"at most {LAYERS}, the hidden layers of .*; found 4"):
         Trunk(load(tmp_path, model_type), 4)
+
+
+def test_an_adapter_has_no_rank_above_the_width(model_type: str, tmp_path: Path) -> None:
+    backbone = load(tmp_path, model_type)
+    lora.attach(Trunk(backbone, 1), AdapterConfig(type="lora", r=8))
+    with pytest.raises(ConfigError, match=r"adapter\.r: expected at most \d+, the width of .*, found 17; a rank above"):
+        lora.attach(Trunk(load(tmp_path, model_type), 1), AdapterConfig(type="lora", r=17))
 
 
 def test_lora_needs_layers_above_the_cut(model_type: str, tmp_path: Path) -> None:

@@ -54,10 +54,10 @@ def test_batches_pad_less_than_a_random_order_would() -> None:
 @given(st.integers(1, 70), st.integers(1, 9))
 def test_shares_are_equally_long_and_weigh_every_item_once(items: int, world: int) -> None:
     batch = np.arange(100, 100 + items)
-    weights = np.random.default_rng(items).uniform(0.5, 2, items)
+    weights = np.random.default_rng(items).uniform(0.5, 2, (items, 2))
     shares = [share(batch, weights, rank, world) for rank in range(world)]
     assert {len(own) for own, _ in shares} == {-(-items // world)}
-    total = np.zeros(items)
+    total = np.zeros((items, 2))
     for own, own_weights in shares:
         np.add.at(total, own - 100, own_weights)
     np.testing.assert_allclose(total, weights, rtol=0, atol=0)

@@ -119,10 +119,32 @@ def test_yaml_round_trip(tmp_path: Path, values: dict[str, Any]) -> None:
 
 def test_yaml_lists_every_default_in_the_order_of_the_sections() -> None:
     written = yaml.safe_load(parse_config(raw(start_from="runs/general")).to_yaml())
-    assert list(written) == list(RunConfig.model_fields)
+    assert list(written) == [name for name in RunConfig.model_fields if name != "distill"]
     assert written["training"]["weight_decay"] == 0.01
     assert "patience" not in written["training"]  # none
     assert "start_from" not in yaml.safe_load(parse_config(raw()).to_yaml())
+
+
+# ---- combinations
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        (
+            {"training": {"oversampling": "balanced", "class_weights": "balanced"}},
+            "training.oversampling: balanced with training.class_weights: balanced would balance them twice; "
+            "leave one of them out",
+        ),
+        (
+            {"training": {"unfreeze": "epoch"}, "adapter": {"type": "dora"}},
+            "training.unfreeze: epoch with adapter.type: dora would open layers below an adapter, which leaves the "
+            "weights of the backbone as they are; leave one of them out",
+        ),
+    ],
+)
+def test_settings_that_do_not_go_together_are_one_line(sections: dict[str, Any], message: str) -> None:
+    assert problems(raw(**sections))[1:] == [message]
 
 
 # ---- YAML traps
@@ -234,6 +256,12 @@ def test_a_key_like_no_other_lists_those_known_there() -> None:
         ("training", "warmup_frac", 1),
         ("training", "max_grad_norm", 0),
         ("training", "precision", "int8"),
+        ("training", "layer_decay", 0),
+        ("training", "layer_decay", 1.1),
+        ("training", "label_smoothing", 1),
+        ("training", "focal_gamma", -1),
+        ("training", "unfreeze", "always"),
+        ("training", "gradient_checkpointing", "sometimes"),
         ("evaluation", "bootstrap", 99),
         ("evaluation", "min_gain", -0.1),
         ("evaluation", "learning_curve", "all"),

@@ -139,8 +139,9 @@ def test_the_resolved_config_has_no_auto_left(finished: tuple[Path, list[Event]]
     assert "processes: auto" not in text
 
 
-def test_lora_run_saves_adapter_with_head_and_base(make_config: MakeConfig, tmp_path: Path) -> None:
-    run(make_config(adapter={"type": "lora", "r": 2}), tmp_path / "out")
+@pytest.mark.parametrize("adapter", ["lora", "rslora", "dora"])
+def test_lora_run_saves_adapter_with_head_and_base(adapter: str, make_config: MakeConfig, tmp_path: Path) -> None:
+    run(make_config(adapter={"type": adapter, "r": 2}, training={"patience": 1}), tmp_path / "out")
     base = json.loads((tmp_path / "out/adapter/base.json").read_text(encoding="utf-8"))
     assert base["sha256"] == hashlib.sha256((tmp_path / "tiny/model.safetensors").read_bytes()).hexdigest()
     tensors = load_file(tmp_path / "out/adapter/adapter_model.safetensors")

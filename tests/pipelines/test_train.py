@@ -10,17 +10,22 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from transformers import get_scheduler
 
 from pipelines import lora
 from pipelines.backbones import load_text_backbone
+from pipelines.batches import epoch_batches, stream_seed
 from pipelines.checkpoint import Checkpoints, Tensors
 from pipelines.config import AdapterConfig, BackboneConfig, TrainingConfig
 from pipelines.device import start_accelerator
+from pipelines.dropout import CheapDropout
 from pipelines.encoded import Encoded
 from pipelines.errors import Interrupted, TrainingError
+from pipelines.loop import Progress, TrainingData
+from pipelines.metrics import macro_f1
 from pipelines.predict import predict_logits
 from pipelines.records import Checkpoint, Event, Step, Validation
-from pipelines.train import Loop, Progress, TrainingData, class_weights, train
+from pipelines.train import train
 from pipelines.trunk import Freeze, Trunk
 from tests.toys import tiny_backbone, toy_rows
 
@@ -28,14 +33,14 @@ from tests.toys import tiny_backbone, toy_rows
 class Run:
     """One training run on toy data; `events` and `weights` are filled by `go`."""
 
-    def __init__(self, folder: Path, freeze: Freeze = 1, use_lora: bool = False, **settings: Any) -> None:
+    def __init__(self, folder: Path, freeze: Freeze = 1, adapter: Any = "none", **settings: Any) -> None:
         if not (folder / "tiny").exists():
             tiny_backbone(folder / "tiny")
         self.folder = folder
         backbone = load_text_backbone(BackboneConfig(name=str(folder / "tiny")), ("calm", "harsh"), 32, seed=0)
         self.trunk = Trunk(backbone, freeze)
-        if use_lora:
-            lora.attach(self.trunk, AdapterConfig(type="lora", r=2))
+        if adapter != "none":
+            lora.attach(self.trunk, AdapterConfig(type=adapter, r=2))
         rows = toy_rows(70)
         encodings = backbone.encode([row["text"] for row in rows])
         targets = np.array([row["label"] == "harsh" for row in rows]).astype(np.int64)
@@ -142,12 +147,12 @@ def test_a_stopped_run_resumes_bit_for_bit(step: int, tmp_path: Path) -> None:
     assert told(progress.history) == told([e.to_json() for e in whole.events if isinstance(e, Step | Validation)])
 
 
-@pytest.mark.parametrize("use_lora", [False, True])
-def test_a_killed_run_resumes_from_the_last_checkpoint(use_lora: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("adapter", ["none", "lora", "rslora", "dora"])
+def test_a_killed_run_resumes_from_the_last_checkpoint(adapter: str, tmp_path: Path) -> None:
     """Dropping the generator between two events is what SIGKILL leaves: no farewell checkpoint."""
-    whole = Run(tmp_path, use_lora=use_lora, checkpoint_steps=5)
+    whole = Run(tmp_path, adapter=adapter, checkpoint_steps=5)
     whole.go("whole")
-    killed = Run(tmp_path, use_lora=use_lora, checkpoint_steps=5)
+    killed = Run(tmp_path, adapter=adapter, checkpoint_steps=5)
     events = train(
         killed.trunk, killed.training, killed.validation, killed.config, killed.accelerator, "fp32",
         Checkpoints(tmp_path / "parts"), None, lambda: False,
@@ -155,7 +160,7 @@ def test_a_killed_run_resumes_from_the_last_checkpoint(use_lora: bool, tmp_path:
     while not (isinstance(event := next(events), Checkpoint) and event.step == 10):
         pass
     events.close()
-    resumed = Run(tmp_path, use_lora=use_lora, checkpoint_steps=5)
+    resumed = Run(tmp_path, adapter=adapter, checkpoint_steps=5)
     resumed.go("parts")
     assert next(e.step for e in resumed.events if isinstance(e, Checkpoint)) == 14
     assert_same_end(tmp_path, "whole", "parts")
@@ -169,39 +174,6 @@ def test_a_finished_run_resumes_to_the_same_weights(tmp_path: Path) -> None:
     again.go()
     assert not [event for event in again.events if isinstance(event, Step)]
     assert_equal(first.weights(), again.weights())
-
-
-def test_accumulation_gives_the_same_gradient(tmp_path: Path) -> None:
-    """Unequal chunks with class weights: a mean per chunk would differ."""
-    gradients = []
-    for accumulation in (1, 3):
-        run = Run(tmp_path, accumulation=accumulation, class_weights="balanced", max_grad_norm=1e9)
-        for module in run.trunk.backbone.model.modules():
-            if isinstance(module, torch.nn.Dropout):
-                module.p = 0.0
-        run.training.targets[:30] = 0
-        loop = Loop(run.trunk, run.training, run.config, run.accelerator)
-        loop.optimizer.zero_grad = lambda: None  # so that the gradients can be looked at
-        run.trunk.train()
-        loss = loop.step(np.arange(25, 45), 0)
-        gradients.append((float(loss), {n: p.grad.clone() for n, p in loop.parameters.items()}))  # type: ignore[union-attr]
-    assert gradients[0][0] == pytest.approx(gradients[1][0], abs=1e-6)
-    for name, gradient in gradients[0][1].items():
-        torch.testing.assert_close(gradient, gradients[1][1][name], atol=1e-6, rtol=1e-4)
-
-
-def test_the_loss_is_the_class_weighted_mean(tmp_path: Path) -> None:
-    run = Run(tmp_path, class_weights="balanced")
-    run.training.targets[:40] = 0
-    loop = Loop(run.trunk, run.training, run.config, run.accelerator)
-    run.trunk.backbone.model.eval()
-    batch = np.arange(36, 44)
-    logits = predict_logits(run.trunk.backbone, [run.training.items.encodings[i] for i in batch], "fp32")
-    counts = np.bincount(run.training.targets)
-    expected = torch.nn.functional.cross_entropy(
-        torch.from_numpy(logits), torch.from_numpy(run.training.targets[batch]), torch.from_numpy(50 / (2 * counts))
-    )
-    assert float(loop.step(batch, 0)) == pytest.approx(float(expected), abs=1e-5)
 
 
 def test_no_checkpoint_is_made_of_a_loss_that_is_no_number(tmp_path: Path) -> None:
@@ -228,39 +200,33 @@ def test_a_loss_that_is_no_number_ends_the_run(tmp_path: Path) -> None:
         run.go()
 
 
-@pytest.mark.parametrize(
-    ("mode", "targets", "expected"),
-    [
-        ("none", [0, 0, 0, 1], [1, 1]),
-        ("balanced", [0, 0, 0, 1], [4 / 6, 2]),
-        ("auto", [0, 0, 0, 1], [4 / 6, 2]),
-        ("auto", [0, 0, 0, 0, 1, 1, 1], [1, 1]),
-        ("auto", [0, 0, 0, 1, 1], [5 / 6, 5 / 4]),  # 1.5 times as many is uneven
-    ],
-)
-def test_class_weights(mode: str, targets: list[int], expected: list[float]) -> None:
-    np.testing.assert_allclose(class_weights(np.array(targets), 2, mode), expected)
-
-
-@pytest.mark.parametrize(
-    ("mode", "targets", "expected"),
-    [
-        ("none", [0, 0, 0, 2], [1, 1, 1, 1]),
-        ("balanced", [0, 0, 0, 2], [4 / 6, 1, 2, 1]),
-        ("auto", [0, 0, 0, 2], [4 / 6, 1, 2, 1]),
-        ("auto", [0, 0, 2, 2, 3], [5 / 6, 1, 5 / 6, 5 / 3]),
-        ("auto", [0, 0, 0, 0, 2, 2, 2], [1, 1, 1, 1]),  # an absent class makes nothing uneven
-        ("balanced", [2, 2], [1, 1, 1, 1]),
-    ],
-)
-def test_an_absent_class_counts_for_nothing(mode: str, targets: list[int], expected: list[float]) -> None:
-    np.testing.assert_allclose(class_weights(np.array(targets), 4, mode), expected)
-
-
-def test_biases_and_norms_do_not_decay(tmp_path: Path) -> None:
-    run = Run(tmp_path, freeze="none")
-    loop = Loop(run.trunk, run.training, run.config, run.accelerator)
-    decayed, kept = loop.optimizer.param_groups
-    assert (decayed["weight_decay"], kept["weight_decay"]) == (0.01, 0.0)
-    assert {p.ndim for p in kept["params"]} == {1}
-    assert {p.ndim for p in decayed["params"]} == {2}
+def test_plain_training_is_the_plain_loop(tmp_path: Path) -> None:
+    """With every option off: cross-entropy, AdamW, one learning rate, each item once an epoch, bit for bit."""
+    run, plain = Run(tmp_path), Run(tmp_path)
+    run.go()
+    model, data, config = plain.trunk.backbone.model, plain.training, plain.config
+    trained = [p for p in model.parameters() if p.requires_grad]
+    groups = [[p for p in trained if p.ndim > 1], [p for p in trained if p.ndim <= 1]]
+    decays = [{"params": own, "weight_decay": decay} for own, decay in zip(groups, (0.01, 0.0), strict=True)]
+    optimizer = torch.optim.AdamW(decays, lr=0.01, fused=True)
+    schedule = get_scheduler("linear", optimizer, round(0.1 * 21), 21)
+    step, scores, best = 0, [], {}
+    for epoch in range(3):
+        plain.trunk.train()
+        for batch in epoch_batches(data.items.lengths, 8, config.seed, epoch):
+            torch.manual_seed(stream_seed(config.seed, step, 0))
+            with CheapDropout():
+                logits = data.items.logits(model, batch)
+            losses = torch.nn.functional.cross_entropy(logits, torch.from_numpy(data.targets[batch]), reduction="none")
+            (losses.sum() / len(batch)).backward()
+            torch.nn.utils.clip_grad_norm_(trained, 1.0)
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad()
+            step += 1
+        predicted = predict_logits(plain.trunk.backbone, plain.validation.items.encodings, "fp32").argmax(axis=1)
+        scores.append(macro_f1(plain.validation.targets, predicted))
+        if scores[-1] == max(scores) and scores.count(scores[-1]) == 1:
+            best = plain.weights()
+    model.load_state_dict(best)
+    assert_equal(run.weights(), plain.weights())

@@ -14,15 +14,15 @@ from pipelines.checkpoint import Checkpoints
 from pipelines.config import RunConfig, parse_config
 from pipelines.data import load_splits
 from pipelines.device import start_accelerator
-from pipelines.errors import BackboneError
+from pipelines.errors import BackboneError, ConfigError, TrainingError
+from pipelines.loop import Progress
 from pipelines.predict import predict_logits
 from pipelines.records import Splits, Step, column
 from pipelines.saved_run import SavedRun
-from pipelines.train import Progress
 from pipelines.trunk import Trunk
 from pipelines.tune import finished_model, freeze_depth, prepare, tune
 from tests.runs import first_run
-from tests.toys import toy_config
+from tests.toys import tiny_backbone, toy_config
 
 MakeConfig = Callable[..., RunConfig]
 LABELS = ("calm", "harsh")
@@ -147,3 +147,21 @@ def test_the_finished_model_is_a_plain_one_with_the_same_answers(
     assert not [name for name, _ in model.model.named_parameters() if "lora_" in name]
     assert not isinstance(model.model, torch.nn.parallel.DistributedDataParallel)
     np.testing.assert_allclose(predict_logits(model, encodings, "fp32"), before, atol=2e-5)
+
+
+def test_gradient_checkpointing_needs_a_model_that_can(tmp_path: Path) -> None:
+    raw = toy_config(tmp_path, training={"gradient_checkpointing": True})
+    tiny_backbone(tmp_path / "mpnet", "mpnet")
+    raw["backbone"] |= {"name": str(tmp_path / "mpnet")}
+    with pytest.raises(ConfigError, match=r"gradient_checkpointing: mpnet models cannot; leave it out"):
+        prepare(parse_config(raw), LABELS, None)
+
+
+def test_out_of_memory_where_passes_do_not_help_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def step(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+    config = parse_config(toy_config(tmp_path))
+    with pytest.raises(TrainingError, match=r"out of memory where more passes a step do not help; .* 2\.00 GiB"):
+        trained(prepare(config, LABELS, None), load_splits(config.data, 0), config, tmp_path, 20)

@@ -144,6 +144,44 @@ def test_ctrl_c_keeps_a_checkpoint_and_resume_ends_bit_for_bit(processes: str, t
         np.testing.assert_array_equal(whole[name], resumed[name], err_msg=name)
 
 
+UNFREEZING = ["--set", "training.unfreeze=epoch", "--set", "training.layer_decay=0.5"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options",
+    [
+        UNFREEZING,
+        [*UNFREEZING, "--set", "backbone.freeze=none", "--set", "training.unfreeze_layers=2"],
+        ["--set", "adapter.type=lora", "--set", "adapter.dropout=0"],
+    ],
+)
+def test_two_processes_agree_with_one_whatever_is_trained(options: list[str], tmp_path: Path) -> None:
+    """Gradients of what is opened later are exchanged too, those of the embeddings among them."""
+    config = prepared(tmp_path, dropout=0.0, epochs=3)
+    one, two = (finetune(config, count, "--processes", count, *options) for count in ("1", "2"))
+    assert_agree(one, two)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("after", ["step-000000050-*", "step-000000100-*"])
+def test_gradual_unfreezing_in_two_processes_is_killed_and_resumed_bit_for_bit(after: str, tmp_path: Path) -> None:
+    """Killed with one hidden layer open, and with both."""
+    config = prepared(tmp_path, dropout=0.1, epochs=4)
+    options = ["--processes", "2", "--set", "backbone.cache=on", *UNFREEZING]
+    whole = finetune(config, "whole", *options)
+    command = [*ROOTSTOCK, str(config), "--out", str(tmp_path / "parts"), *options]
+    process = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    while not list((tmp_path / "parts.partial").glob(f"checkpoints/{after}/manifest.json")):
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate(timeout=60)
+    resumed = finetune(config, "parts", *options, "--resume")
+    for name in whole:
+        np.testing.assert_array_equal(whole[name], resumed[name], err_msg=name)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
 def test_auto_uses_every_gpu(tmp_path: Path) -> None:

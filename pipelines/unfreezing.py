@@ -1,0 +1,60 @@
+"""Gradual unfreezing: at first the head alone, then the hidden layers above the cut from the top down.
+
+::
+
+    epoch            1    2    3    4      `unfreeze: epoch`, one hidden layer at a time
+    head             *    *    *    *      * trained
+    hidden layer 5   .    *    *    *      . frozen as yet, in eval mode
+    hidden layer 4   .    .    *    *
+    hidden layer 3   .    .    .    *
+    ---------------- freeze depth 3, whose states are stored as ever
+
+Howard and Ruder 2018, arXiv 1801.06146. What is open is part of a run's progress, so every checkpoint knows it.
+"""
+
+from __future__ import annotations
+
+from pipelines.config import TrainingConfig
+from pipelines.errors import ConfigError
+from pipelines.trunk import Trunk
+
+
+def above_cut(trunk: Trunk) -> int:
+    """Hidden layers that are trained in the end."""
+    return trunk.backbone.depth - (trunk.depth or 0)
+
+
+def open_at_first(trunk: Trunk, config: TrainingConfig) -> int:
+    """How many of them are trained from the first step."""
+    return above_cut(trunk) if config.unfreeze == "none" else 0
+
+
+def open_next(trunk: Trunk, config: TrainingConfig, epoch: int, gained: bool) -> int:
+    """How many of them are trained after an epoch.
+
+    Args:
+        epoch: complete epochs.
+        gained: the last one had the best validation macro-F1 so far.
+    """
+    if config.unfreeze == "epoch":
+        return min(above_cut(trunk), epoch * config.unfreeze_layers)
+    if config.unfreeze == "stall" and not gained:
+        return min(above_cut(trunk), trunk.opened + config.unfreeze_layers)
+    return trunk.opened
+
+
+def refuse_what_never_opens(trunk: Trunk, config: TrainingConfig) -> None:
+    """Raises ConfigError: there is nothing to open, or not everything opens within the epochs."""
+    layers, each = above_cut(trunk), config.unfreeze_layers
+    if config.unfreeze != "none" and layers == 0:
+        raise ConfigError(
+            f"training.unfreeze: expected hidden layers above the freeze point, found none; backbone.freeze must be "
+            f"below {trunk.backbone.depth}"
+        )
+    needed = 1 + -(-layers // each)
+    if config.unfreeze == "epoch" and config.epochs < needed:
+        raise ConfigError(
+            f"training.unfreeze: {layers} hidden layers above the freeze point, {each} opened after each epoch, need "
+            f"{needed} epochs or more, found {config.epochs}; raise training.epochs, training.unfreeze_layers or "
+            "backbone.freeze"
+        )
