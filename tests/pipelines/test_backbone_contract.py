@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 import pytest
 import torch
+from peft.tuners.lora import LoraLayer
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from pipelines import lora
@@ -116,7 +117,8 @@ def test_lora_sits_above_the_cut_only_and_merges_to_the_same_logits(
     backbone = load(tmp_path, model_type)
     trunk = Trunk(backbone, 1)
     lora.attach(trunk, AdapterConfig(type=adapter, r=2, alpha=4))
-    scales = {float(scale) for m in backbone.model.modules() for scale in getattr(m, "scaling", {}).values()}
+    adapted_layers = [module for module in backbone.model.modules() if isinstance(module, LoraLayer)]
+    scales = {float(scale) for layer in adapted_layers for scale in layer.scaling.values()}
     assert scales == {4 / 2**0.5 if adapter == "rslora" else 2.0}
     assert any("lora_magnitude_vector" in n for n, _ in backbone.model.named_parameters()) == (adapter == "dora")
     adapted = {name for name, _ in backbone.model.named_parameters() if "lora_" in name}
