@@ -167,7 +167,7 @@ def review(page: Page, items: int) -> None:
 def too_quick(page: Page, key: str, second: str) -> None:
     """A second key before the reply to the first labels nothing: the item that it is meant for was not seen yet."""
     held: list[Route] = []
-    page.route("**/review/*", held.append)
+    page.route("**/review/*", lambda route: held.append(route))
     page.keyboard.press(key)
     page.wait_for_function("document.querySelector('#item .htmx-request') !== null")
     page.keyboard.press(second)
