@@ -38,8 +38,7 @@ from pipelines.metrics import macro_f1
 from pipelines.predict import predict_logits
 from pipelines.records import column
 from pipelines.run import finetune
-from pipelines.trial import with_rate
-from pipelines.tune import finished_model, prepare, tune
+from pipelines.tune import finished_model, prepare, tune, with_rate
 
 SETS = {"edos-categories": "4 classes", "edos-vectors": "11 classes"}
 SEEDS = (0, 1, 2)
@@ -85,7 +84,7 @@ def train_one(data: str, option: str, seed: int) -> results.Row:
             lesson = lesson_of(config, teacher, splits, precision)
         accelerator = start_accelerator(precision, (), place)
         trunk = prepare(config, splits.labels, None)
-        config = with_rate(config, trunk)
+        config = with_rate(config, trunk.frozen_share)
         parts = accelerator, precision, Checkpoints(place / "checkpoints"), lambda: False, store, lesson
         with PeakMemory() as peak:
             progress = _last(tune(trunk, splits, splits.train, config, *parts))

@@ -6,12 +6,13 @@ Sources: Efron and Tibshirani, "An Introduction to the Bootstrap" (percentile in
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.sparse import coo_array
-from scipy.stats import binomtest
+from scipy.stats import binomtest, t
 
 from pipelines.records import FloatArray, IntArray
 
@@ -111,6 +112,15 @@ def proportion_interval(successes: int, trials: int) -> list[float]:
     """Two-sided 95% interval [low, high] of a proportion (Wilson 1927), with a width also where all or none succeed."""
     found = binomtest(successes, trials).proportion_ci(LEVEL, method="wilson")
     return [float(found.low), float(found.high)]
+
+
+def student_interval(values: Sequence[float]) -> list[float] | None:
+    """Student's 95% interval [low, high] of a mean, such as that of paired differences; None for fewer than two."""
+    if len(values) < 2:
+        return None
+    mean, n = float(np.mean(values)), len(values)
+    half = float(t.ppf((1 + LEVEL) / 2, n - 1)) * float(np.std(values, ddof=1)) / math.sqrt(n)
+    return [mean - half, mean + half]
 
 
 def mcnemar(targets: IntArray, first: IntArray, second: IntArray) -> float:

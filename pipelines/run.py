@@ -32,7 +32,7 @@ from pipelines.card import model_card
 from pipelines.check.section import check_section
 from pipelines.checkpoint import Checkpoints
 from pipelines.choices import chosen_once, depth_advice
-from pipelines.config import RunConfig, auto_learning_rate
+from pipelines.config import RunConfig
 from pipelines.data import load_splits
 from pipelines.device import Precision, resolve_precision, start_accelerator
 from pipelines.distillation import (
@@ -69,7 +69,7 @@ from pipelines.score import (
     scored,
 )
 from pipelines.trunk import Trunk
-from pipelines.tune import finished_model, freeze_depth, prepare, tune
+from pipelines.tune import finished_model, freeze_depth, prepare, tune, with_rate
 
 
 def finetune(
@@ -241,10 +241,10 @@ def read_splits(config: RunConfig, start: SavedRun | None) -> Splits:
 
 def resolved(config: RunConfig, trunk: Trunk, precision: Precision, accelerator: Accelerator, out: Path) -> RunConfig:
     """The config with every `auto` replaced by what was chosen, as it is written beside the result."""
-    depth, rate = freeze_depth(config), config.training.learning_rate
-    if rate == "auto" and depth != "auto":  # the rate follows the depth, which is chosen later
-        rate = auto_learning_rate(trunk.frozen_share, config.adapter.type != "none")
-    chosen = {"learning_rate": rate, "precision": precision, "processes": accelerator.num_processes}
+    depth = freeze_depth(config)
+    if depth != "auto":  # the rate follows the depth, which is chosen later
+        config = with_rate(config, trunk.frozen_share)
+    chosen = {"precision": precision, "processes": accelerator.num_processes}
     sections = {
         "training": config.training.model_copy(update=chosen),
         "backbone": config.backbone.model_copy(update={"freeze": depth}),

@@ -10,15 +10,14 @@ from datasets import Dataset
 
 from pipelines.activation_store import ActivationStore
 from pipelines.checkpoint import Checkpoints
-from pipelines.config import RunConfig, auto_learning_rate
+from pipelines.config import RunConfig
 from pipelines.device import Precision
 from pipelines.loop import Progress
 from pipelines.metrics import macro_f1
 from pipelines.predict import predict_logits
 from pipelines.records import Event, IntArray, Splits, Stage, Step, column
 from pipelines.saved_run import SavedRun
-from pipelines.trunk import Trunk
-from pipelines.tune import prepare, tune
+from pipelines.tune import prepare, tune, with_rate
 
 
 @dataclass(frozen=True)
@@ -56,20 +55,12 @@ def tried(
     """
     accelerator.free_memory()  # of the model before, whose optimizer it would also ask about skipped steps
     trunk = prepare(config, splits.labels, start)
-    config = with_rate(config, trunk)
+    config = with_rate(config, trunk.frozen_share)
     events = tune(trunk, splits, items, config, accelerator, precision, checkpoints, stop, store)
     progress = yield from steps_only(events)
     texts = column(splits.validation, "text")
     predicted = predict_logits(trunk.backbone, trunk.backbone.encode(texts), precision).argmax(axis=1)
     return Trial(config, predicted, macro_f1(splits.targets(splits.validation), predicted), progress)
-
-
-def with_rate(config: RunConfig, trunk: Trunk) -> RunConfig:
-    """The config with the learning rate that `auto` means at this depth."""
-    if config.training.learning_rate != "auto":
-        return config
-    rate = auto_learning_rate(trunk.frozen_share, config.adapter.type != "none")
-    return config.model_copy(update={"training": config.training.model_copy(update={"learning_rate": rate})})
 
 
 def steps_only(events: Generator[Event, None, Progress]) -> Generator[Event, None, Progress]:

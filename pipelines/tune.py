@@ -1,4 +1,4 @@
-"""One fine-tuning: backbone -> freeze, LoRA -> items -> the training loop. A run and its learning curve use it."""
+"""One fine-tuning: backbone -> freeze, LoRA -> items -> the training loop. Runs, their curves and sweeps use it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pipelines.activation_store import ActivationStore
 from pipelines.activations import Computed, kept
 from pipelines.backbones import Backbone, continue_text_backbone, load_text_backbone
 from pipelines.checkpoint import Checkpoints
-from pipelines.config import RunConfig
+from pipelines.config import RunConfig, auto_learning_rate
 from pipelines.device import Precision
 from pipelines.encoded import Encoded, Replayed
 from pipelines.errors import ConfigError, StoreError, TrainingError
@@ -65,6 +65,14 @@ def freeze_depth(config: RunConfig) -> int | Literal["auto", "none", "all"]:
     """LoRA leaves the base weights alone, so `freeze: none` with LoRA freezes the embeddings at least."""
     lora_on_all = config.adapter.type != "none" and config.backbone.freeze == "none"
     return 0 if lora_on_all else config.backbone.freeze
+
+
+def with_rate(config: RunConfig, frozen_share: float) -> RunConfig:
+    """A learning rate that is `auto` becomes that of the depth; `frozen_share` is the trunk's."""
+    if config.training.learning_rate != "auto":
+        return config
+    rate = auto_learning_rate(frozen_share, config.adapter.type == "lora")
+    return config.model_copy(update={"training": config.training.model_copy(update={"learning_rate": rate})})
 
 
 def tune(

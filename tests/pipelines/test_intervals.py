@@ -1,14 +1,14 @@
-"""Bootstrap against scikit-learn on the same resamples; McNemar, Wilson and the rule of three by hand."""
+"""Bootstrap against scikit-learn on the same resamples; McNemar, Wilson, Student and the rule of three by hand."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.stats import binom
+from scipy.stats import binom, ttest_1samp
 from sklearn.metrics import accuracy_score, f1_score
 
 from pipelines import intervals
-from pipelines.intervals import Bootstrap, interval, mcnemar, proportion_interval
+from pipelines.intervals import Bootstrap, interval, mcnemar, proportion_interval, student_interval
 from pipelines.records import FloatArray, IntArray
 
 
@@ -175,6 +175,14 @@ def test_proportion_intervals_cover_as_often_as_they_say(share: float) -> None:
     intervals_of = [proportion_interval(k, 60) for k in range(61)]
     covered = sum(binom.pmf(k, 60, share) for k, (low, high) in enumerate(intervals_of) if low <= share <= high)
     assert 0.92 <= covered <= 0.98
+
+
+def test_the_interval_of_a_mean_is_that_of_the_t_test() -> None:
+    values = [0.01, 0.03, -0.01, 0.02]
+    expected = ttest_1samp(values, 0.0).confidence_interval(0.95)
+    assert student_interval(values) == pytest.approx([expected.low, expected.high])
+    assert student_interval([0.0, 0.1]) == pytest.approx([0.05 - 12.7062 * 0.05, 0.05 + 12.7062 * 0.05], rel=1e-4)
+    assert student_interval([0.1]) is None
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from pipelines.checkpoint import Checkpoints
-from pipelines.config import RunConfig, parse_config
+from pipelines.config import RunConfig, auto_learning_rate, parse_config
 from pipelines.data import load_splits
 from pipelines.device import start_accelerator
 from pipelines.errors import BackboneError, ConfigError, TrainingError
@@ -20,7 +20,7 @@ from pipelines.predict import predict_logits
 from pipelines.records import Splits, Step, column
 from pipelines.saved_run import SavedRun
 from pipelines.trunk import Trunk
-from pipelines.tune import finished_model, freeze_depth, prepare, tune
+from pipelines.tune import finished_model, freeze_depth, prepare, tune, with_rate
 from tests.runs import first_run
 from tests.toys import tiny_backbone, toy_config
 
@@ -61,6 +61,14 @@ def test_lora_freezes_the_embeddings_at_least(freeze: str | int, adapter: str, e
     data = {"train": "a.csv", "text": "text", "label": "label"}
     raw = {"data": data, "task": "text-classification", "backbone": {"freeze": freeze}, "adapter": {"type": adapter}}
     assert freeze_depth(parse_config(raw)) == expected
+
+
+def test_a_rate_that_is_auto_follows_the_depth_and_another_is_left_alone(make_config: MakeConfig) -> None:
+    auto = make_config(training={"learning_rate": "auto"})
+    assert with_rate(auto, 0.5).training.learning_rate == auto_learning_rate(0.5, lora=False)
+    lora = make_config(training={"learning_rate": "auto"}, adapter={"type": "lora"})
+    assert with_rate(lora, 0.5).training.learning_rate == auto_learning_rate(0.5, lora=True)
+    assert with_rate(make_config(training={"learning_rate": 0.7}), 0.5).training.learning_rate == 0.7
 
 
 def test_without_a_start_the_backbone_is_the_pretrained_one(make_config: MakeConfig, tmp_path: Path) -> None:
