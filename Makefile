@@ -24,9 +24,10 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Long: 50 kills while a run is trained, 30 while 200,000 rows are classified, 200 of a whole service on each database.
+# Long: 50 kills while a run is trained, 50 of a sweep, 30 while 200,000 rows are classified, 200 of a whole service on each database.
 chaos: $(READY)
 	ROOTSTOCK_KILLS=50 $(BIN)/pytest tests/test_kills.py
+	ROOTSTOCK_KILLS=50 $(BIN)/pytest tests/test_sweep_kills.py
 	ROOTSTOCK_KILLS=30 ROOTSTOCK_KILL_ROWS=200000 $(BIN)/pytest tests/test_classify_kills.py
 	ROOTSTOCK_SERVICE_KILLS=200 $(BIN)/pytest tests/service/test_chaos.py
 

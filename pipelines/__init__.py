@@ -37,7 +37,7 @@ Reading order (each module may import those before it, never those after)::
     charts, highlights, card, report   SVG, shaded words, model card, one HTML file
     check                              what is wrong with labelled data, before anything is trained
     hidden_layers -> choices           what every layer knows; how many to freeze; what a run chooses itself
-    run, compare, demo, probe          the things a user does, each on one page
+    run, compare, demo, probe, sweep   the things a user does, each on one page
     estimate                           what a run would take, from a small one that is really run
     explained_items -> explain         those with a finished run: why it said what it said
     classify, embed, export            many items; other runtimes

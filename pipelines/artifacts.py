@@ -33,7 +33,7 @@ CHECKPOINTS = "checkpoints"
 SEEN = "training_items.parquet"  # every item that a run was trained or validated on, with its part
 DEPTH = "depth"  # name of what `freeze: auto` has chosen
 IMBALANCE = "imbalance"  # and of what `imbalance: auto` has
-_IDENTITY = "identity.json"  # of an unfinished run
+IDENTITY = "identity.json"  # of an unfinished run
 _FREE = {"output", "backbone.cache"}  # the same place may be spelled otherwise; a store may have failed
 _PACKAGES = (
     "rootstock", "torch", "transformers", "tokenizers", "accelerate", "peft", "datasets", "pyarrow", "safetensors",
@@ -81,11 +81,11 @@ class RunDirectory:
             raise
 
     def _open_partial(self, identity: dict[str, Any], resume: bool) -> None:
-        saved = self.partial / _IDENTITY
+        saved = self.partial / IDENTITY
         if not saved.exists():
             durable.discard(self.partial)
             self.partial.mkdir()
-            unsure = saved.with_name("." + _IDENTITY)
+            unsure = saved.with_name("." + IDENTITY)
             durable.write_json(unsure, identity)
             unsure.rename(saved)  # whole or absent: a resume compares it
             return
@@ -134,8 +134,8 @@ class RunDirectory:
     def finish(self) -> None:
         """Drop the checkpoints, write the manifest, make the run visible."""
         durable.discard(self.partial / CHECKPOINTS)
-        identity = json.loads((self.partial / _IDENTITY).read_text(encoding="utf-8"))
-        (self.partial / _IDENTITY).unlink()
+        identity = json.loads((self.partial / IDENTITY).read_text(encoding="utf-8"))
+        (self.partial / IDENTITY).unlink()
         for remembered in ("cache", DEPTH, IMBALANCE):
             (self.partial / f"{remembered}.json").unlink(missing_ok=True)
         durable.publish(self.partial, self.target, identity["from"] | environment())

@@ -18,6 +18,7 @@ from matplotlib.ticker import MaxNLocator
 INK, MUTED, ACCENT, SECOND = "#1f2937", "#9ca3af", "#0f766e", "#b45309"
 ACCENT_OF_PAGE = "var(--yes)"  # what ACCENT becomes: the page has one for light and one for dark
 COLORS = (ACCENT, SECOND, "#4f46e5", "#be185d", "#0369a1", "#65a30d")
+SETTINGS = 40  # of a sweep that are drawn; its table has all
 _STYLE = {
     "svg.fonttype": "none",  # text stays text: readable aloud, small
     "svg.hashsalt": "rootstock",
@@ -140,6 +141,28 @@ def layers(probes: list[dict[str, Any]]) -> str:
         axes.plot(x, [probe["macro_f1"] for probe in probes], "o-", color=ACCENT)
         axes.set(xlabel="hidden layers below (0: embeddings)", ylabel="macro-F1 on validation")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        return _svg(figure)
+
+
+def settings(rows: list[dict[str, Any]]) -> str:
+    """Macro-F1 of every training of a sweep, a row for each setting, the best on top: a line at the mean of the seeds.
+
+    Trainings that did not run to their end are hollow.
+    """
+    shown = rows[:SETTINGS]
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(7.2, 0.36 * len(shown) + 0.9), layout="constrained")
+        axes = figure.subplots()
+        for place, row in enumerate(reversed(shown)):
+            color = ACCENT if row["rank"] == 1 else MUTED
+            for run in (run for run in row["runs"] if run["macro_f1"] is not None):
+                face = color if run["state"] == "complete" else "none"
+                axes.scatter(run["macro_f1"], place, s=22, facecolors=face, edgecolors=color, alpha=0.75)
+            if row["mean"] is not None:
+                axes.plot([row["mean"]] * 2, [place - 0.3, place + 0.3], color=color, linewidth=2)
+        axes.set_yticks(range(len(shown)), [_plain(row["label"], 44) for row in reversed(shown)])
+        axes.set_xlabel("macro-F1 on validation; a dot for each seed, a line at their mean")
+        axes.tick_params(axis="y", length=0)
         return _svg(figure)
 
 

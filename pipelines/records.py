@@ -195,6 +195,23 @@ class Probed(Event):
 
 
 @dataclass(frozen=True)
+class Trained(Event):
+    """A training of a sweep has ended, the `number`-th of at most `total`; `run` is as in runs.jsonl."""
+
+    number: int
+    total: int
+    run: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Swept(Event):
+    """A sweep is complete: its directory, and what its sweep.json says."""
+
+    path: Path
+    sweep: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class Explanation(Event):
     """One prediction was explained, the `number`-th of `total`; `item` is as in explain.json."""
 

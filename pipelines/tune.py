@@ -71,7 +71,7 @@ def with_rate(config: RunConfig, frozen_share: float) -> RunConfig:
     """A learning rate that is `auto` becomes that of the depth; `frozen_share` is the trunk's."""
     if config.training.learning_rate != "auto":
         return config
-    rate = auto_learning_rate(frozen_share, config.adapter.type == "lora")
+    rate = auto_learning_rate(frozen_share, config.adapter.type != "none")
     return config.model_copy(update={"training": config.training.model_copy(update={"learning_rate": rate})})
 
 

@@ -23,6 +23,7 @@ CHARTS: dict[str, Callable[[dict[str, Any]], str]] = {
     "curves": lambda r: charts.precision_recall_and_roc(r["curves"]["curves"], r["main"]),
     "reliability": lambda r: charts.reliability(r["calibration"]),
     "learning": lambda r: charts.learning_curve(r["learning_curve"]["curves"]),
+    "settings": lambda r: charts.settings(swept(r)),
 }
 every_chart = pytest.mark.parametrize("name", CHARTS)
 
@@ -30,6 +31,15 @@ every_chart = pytest.mark.parametrize("name", CHARTS)
 @functools.cache
 def drawn(name: str) -> str:
     return CHARTS[name](REPORT)
+
+
+def swept(report: dict[str, Any]) -> list[dict[str, Any]]:
+    """Rows of a sweep, called like the systems of a report; the last was pruned."""
+    names = [system["name"] for system in report["systems"]]
+    ended = [{"macro_f1": 0.5, "state": "complete"}, {"macro_f1": 0.7, "state": "complete"}]
+    rows = [{"rank": n, "label": name, "mean": 0.6, "runs": ended} for n, name in enumerate(names, start=1)]
+    stopped = [{"macro_f1": 0.2, "state": "pruned"}, {"macro_f1": None, "state": "failed"}]
+    return [*rows[:-1], {"rank": None, "label": names[-1], "mean": None, "runs": stopped}]
 
 
 def texts(svg: str) -> list[str]:
@@ -92,6 +102,17 @@ def test_ladder_names_every_system_weakest_at_the_top_with_its_score() -> None:
     assert [text for text in found if text in names] == names[::-1]  # matplotlib writes from the bottom up
     for system in REPORT["systems"]:
         assert f"{system['metrics']['macro_f1']:.3f}" in found
+
+
+def test_settings_are_named_best_on_top_and_the_best_alone_is_marked(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = swept(REPORT)
+    names = [row["label"] for row in rows]
+    assert [text for text in texts(drawn("settings")) if text in names] == names[::-1]
+    monkeypatch.setattr(charts, "SETTINGS", 2)
+    assert [text for text in texts(charts.settings(rows)) if text in names] == names[1::-1]
+    assert charts.ACCENT_OF_PAGE in charts.settings(rows[:2])
+    assert charts.ACCENT_OF_PAGE not in charts.settings(rows[1:])
+    assert len(lines(drawn("settings"), charts.ACCENT_OF_PAGE)) == 1  # the mean of the best
 
 
 @pytest.mark.parametrize("main", [system["name"] for system in REPORT["systems"]])

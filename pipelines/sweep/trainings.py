@@ -1,0 +1,113 @@
+"""One training of a sweep: model, the one training loop, scores; the model itself is dropped."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+
+from pipelines.activation_store import ActivationStore
+from pipelines.checkpoint import Checkpoints
+from pipelines.device import Precision
+from pipelines.errors import TrainingError
+from pipelines.records import Event, Splits, Stage, Step, Validation
+from pipelines.saved_run import SavedRun
+from pipelines.sweep.runs import Run, State
+from pipelines.sweep.settings import Setting
+from pipelines.train import Progress
+from pipelines.tune import prepare, tune
+
+Anything = TypeVar("Anything")
+Hopeless = Callable[[list[float]], bool]
+
+
+@dataclass(frozen=True)
+class Trainings:
+    """What all trainings of a sweep share: items, processes, and the store, so that the trunk is run once for all.
+
+    Attributes:
+        stop: see `train.train`.
+        store: of hidden states, see `tune`.
+    """
+
+    splits: Splits
+    start: SavedRun | None
+    precision: Precision
+    accelerator: Accelerator
+    stop: Callable[[], bool]
+    store: ActivationStore | None
+
+    def run(self, setting: Setting, seed: int, folder: Path, hopeless: Hopeless) -> Generator[Event, None, Run]:
+        """Train once. All processes must call this alike, and get the same answer.
+
+        Args:
+            seed: `training.seed` of this training; the splits are those of the sweep.
+            folder: of its checkpoints; one that is there is resumed.
+            hopeless: asked after every epoch but those of a checkpoint, with the scores so far; True ends the training.
+
+        Raises:
+            Interrupted: after `stop`; a checkpoint is kept.
+        """
+        self.accelerator.free_memory()  # of the model before
+        started = time.perf_counter()
+        config, checkpoints = setting.seeded(seed), Checkpoints(folder)
+        scores, seconds = _before(checkpoints)
+        state: State = "complete"
+        store: str | None = None
+        reason: str | None = None
+        try:
+            trunk = prepare(config, self.splits.labels, self.start)
+            parts = self.accelerator, self.precision, checkpoints, self.stop, self.store
+            events = tune(trunk, self.splits, self.splits.train, config, *parts)
+            progress = yield from _watched(events, scores, lambda: agreed(self.accelerator, hopeless(scores)))
+            if progress is None:
+                state = "pruned"
+            else:
+                store = progress.store
+        except TrainingError as error:
+            state, reason = "failed", str(error)
+        seconds += time.perf_counter() - started
+        settled = config.training.epochs, setting.depth, setting.learning_rate
+        run = Run(setting.name, setting.changes, seed, state, scores, *settled, seconds, store, reason)
+        return agreed(self.accelerator, run)
+
+
+def agreed(accelerator: Accelerator, value: Anything) -> Anything:
+    """The main process's value, in all processes."""
+    values = [value]
+    if accelerator.num_processes > 1:
+        broadcast_object_list(values)
+    return values[0]
+
+
+def _before(checkpoints: Checkpoints) -> tuple[list[float], float]:
+    """Scores and seconds of a training that was interrupted, as its newest checkpoint has them."""
+    saved = checkpoints.newest()
+    if saved is None:
+        return [], 0.0
+    checks = [event for event in saved.progress["history"] if event["event"] == "validation"]
+    return [event["macro_f1"] for event in checks], float(saved.progress["seconds"])
+
+
+def _watched(
+    events: Generator[Event, None, Progress], scores: list[float], hopeless: Callable[[], bool]
+) -> Generator[Event, None, Progress | None]:
+    """Pass on what shows progress and note every score; None where the training was ended as hopeless."""
+    while True:
+        try:
+            event = next(events)
+        except StopIteration as end:
+            progress: Progress = end.value
+            return progress
+        if isinstance(event, Validation):
+            scores.append(event.macro_f1)
+            if hopeless():
+                events.close()
+                return None
+        if isinstance(event, Step | Stage):
+            yield event

@@ -1,0 +1,88 @@
+"""Settings are sound before they are trained, and each counts once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from pipelines.config import RunConfig, auto_learning_rate
+from pipelines.errors import ConfigError
+from pipelines.sweep import settings as module
+from pipelines.sweep.settings import AS_GIVEN, Settings
+
+MakeConfig = Callable[..., RunConfig]
+LABELS = ("calm", "harsh")
+RATE, FREEZE = "training.learning_rate", "backbone.freeze"
+
+
+@pytest.fixture
+def settings(make_config: MakeConfig) -> Settings:
+    """Of a backbone with 3 hidden layers."""
+    return Settings(make_config(training={"learning_rate": "auto"}), LABELS, None)
+
+
+def test_a_setting_knows_its_depth_and_what_auto_becomes(settings: Settings) -> None:
+    two = settings.of({FREEZE: 2})
+    assert (two.depth, two.learning_rate) == (2, auto_learning_rate(2 / 3, lora=False))
+    assert two.config.training.learning_rate == "auto"  # as the user wrote it
+    assert settings.of({FREEZE: "none"}).depth == -1
+    lora = settings.of({FREEZE: 2, "adapter.type": "lora"})
+    assert lora.learning_rate == auto_learning_rate(2 / 3, lora=True)
+    assert settings.of({FREEZE: 2, RATE: 0.5}).learning_rate == 0.5
+
+
+def test_the_seed_and_the_rate_of_one_training(settings: Settings) -> None:
+    one = settings.of({FREEZE: 2}).seeded(7)
+    assert (one.training.seed, one.training.learning_rate) == (7, auto_learning_rate(2 / 3, lora=False))
+    assert one.data == settings.config.data
+
+
+def test_settings_that_come_to_the_same_count_once(settings: Settings) -> None:
+    first = settings.of({FREEZE: 3, RATE: 1e-3, "adapter.r": 4})
+    assert settings.of({FREEZE: "all", RATE: 1e-3, "adapter.r": 4}) is first
+    assert settings.of({FREEZE: 3, RATE: "auto", "adapter.r": 4}) is first  # 1e-3 at this depth
+    assert settings.of({FREEZE: 3, RATE: 1e-3, "adapter.r": 8}) is first  # without an adapter it has no rank
+    assert settings.all == [first]
+    assert settings.of({FREEZE: 3, RATE: 2e-3, "adapter.r": 4}) is not first
+    assert len(settings.all) == 2
+    settings.checked({FREEZE: 1})
+    assert len(settings.all) == 2
+
+
+def test_a_model_is_loaded_once_for_each_shape(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = []
+    real = module.prepare
+    monkeypatch.setattr(module, "prepare", lambda *args: loaded.append(args) or real(*args))
+    for rate in (1e-3, 2e-3):
+        for depth in (1, 2):
+            settings.of({FREEZE: depth, RATE: rate})
+    assert len(loaded) == 2
+    assert settings.deepest.backbone.freeze == 2
+    assert list(settings.weights) == [settings.config.backbone.name]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {FREEZE: 9},
+            "backbone.freeze=9: cannot be trained: backbone.freeze: expected at most 3, the hidden layers",
+        ),
+        ({FREEZE: 3, "adapter.type": "lora"}, "backbone.freeze=3, adapter.type=lora: cannot be trained: adapter.type"),
+        ({FREEZE: "auto"}, "expected depths to compare, such as --vary backbone.freeze=2,4"),
+    ],
+)
+def test_what_cannot_be_trained_is_named_in_one_line(
+    changes: dict[str, object], message: str, settings: Settings
+) -> None:
+    with pytest.raises(ConfigError) as refused:
+        settings.of(changes)
+    assert message in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert settings.all == []
+
+
+def test_names_say_what_is_varied(settings: Settings) -> None:
+    assert settings.of({FREEZE: 1, RATE: 3e-4}).name == "backbone.freeze=1, training.learning_rate=0.0003"
+    assert settings.of({}).name == AS_GIVEN
