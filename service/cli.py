@@ -116,6 +116,43 @@ def probe(
 
 
 @app.command()
+def sweep(
+    config: Annotated[Path, typer.Argument(help="YAML file, as for finetune: what is not varied")],
+    vary: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=V1,V2,...", help="a key and its values; repeat it; for optuna also KEY=LOW..HIGH"),
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="trainings of every setting")] = 3,
+    method: Annotated[
+        Literal["grid", "one-factor", "optuna"],
+        typer.Option(help="all combinations; each value changed alone; what Optuna proposes"),
+    ] = "grid",
+    trials: Annotated[int | None, typer.Option(help="settings that Optuna tries; default: 20")] = None,
+    prune: Annotated[bool, typer.Option(help="stop hopeless trainings")] = True,
+    out: Annotated[Path | None, typer.Option(help="new directory; default: output in the config, and -sweep")] = None,
+    resume: Annotated[bool, typer.Option(help="go on after the trainings that an unfinished sweep has kept")] = False,
+    set: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override a config key")] = None,
+    json_lines: Annotated[bool, typer.Option("--json", help="events as JSON lines")] = False,
+) -> None:
+    """Train many settings with several seeds over one trunk pass; write a table, a plot and the best config.
+
+    The validation part chooses; the test part is never scored.
+    """
+    from pipelines.config import load_config
+
+    loaded = load_config(config, set or [])
+    with _loading():
+        from pipelines.sweep.plan import Plan
+        from pipelines.sweep.sweep import sweep as run
+        from service.settings import default_store
+
+    plan = Plan(tuple(vary or ()), seeds, method, trials, prune)
+    target = out or loaded.output.with_name(f"{loaded.output.name}-sweep")
+    again = "go on with the same command and --resume"
+    _follow(lambda stop: run(loaded, plan, target, resume, stop, default_store()), json_lines, again)
+
+
+@app.command()
 def embed(
     model: Annotated[str, typer.Argument(metavar="BACKBONE_OR_MODEL", help="run directory, local directory, or name")],
     source: Annotated[

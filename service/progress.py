@@ -25,8 +25,11 @@ from pipelines.records import (
     Scored,
     Stage,
     Step,
+    Swept,
+    Trained,
     Validation,
 )
+from service.sweep_table import sweep_table, training_line
 from service.terminal import one_line, progress_bar
 from service.units import duration
 
@@ -50,6 +53,8 @@ def show(events: Iterable[Event], quiet: bool = False) -> None:
             elif line := _line(event):
                 if not isinstance(event, Validation):
                     bar.update(task, visible=False)
+                if isinstance(event, Swept):
+                    console.print(sweep_table(event.sweep))
                 console.print(line, markup=False, soft_wrap=True)
 
 
@@ -205,6 +210,12 @@ def _line(event: Event) -> str | None:
             return f"{rows:,} embeddings of {width} values after {layer} hidden layers: {path}"
         case Probed():
             return "\n".join(_layers(event))
+        case Trained():
+            return training_line(event.run)
+        case Swept(path, found):
+            best = path / "best.yaml"
+            again = f"For an honest figure: rootstock finetune {best}"
+            return f"{one_line(found['sentence'])}\n{found['caveat']} {again}\npage: {path / 'sweep.html'}"
         case Checked():
             return "\n".join(_findings(event))
         case Explanation():

@@ -242,6 +242,70 @@ def test_misuse_of_estimate_has_code_2(arguments: list[str], message: str, tmp_p
     assert err.endswith(f"error: {message}\n")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--vary", "training.epochs"], "--vary training.epochs: expected KEY=V1,V2,..., such as --vary "),
+        (["--vary", "training.seed=1,2"], "--vary training.seed: cannot be varied: the seed is varied by --seeds"),
+        (["--vary", "data.text=a,b"], "--vary data.text: expected a key of training, backbone or adapter"),
+        (["--vary", "training.epochs=1..4"], "a range is for --method optuna; grid needs values with commas between"),
+        (["--vary", "backbone.freeze=1,9"], "backbone.freeze=9: cannot be trained: backbone.freeze: expected"),
+        (["--trials", "4"], "--trials belongs to --method optuna; add it"),
+        (["--method", "optuna"], "--method optuna: expected something to vary, found nothing; add it"),
+        (["--seeds", "0"], "--seeds: expected 1 or more, found 0"),
+        (["--set", "backbone.freeze=auto"], "backbone.freeze auto chooses a depth by itself; expected depths"),
+    ],
+)
+def test_misuse_of_sweep_has_code_2_one_line_and_leaves_nothing(
+    arguments: list[str], message: str, tmp_path: Path, inside: Inside
+) -> None:
+    write_yaml(tmp_path / "c.yaml", toy_config(tmp_path))
+    before = sorted(tmp_path.rglob("*"))
+    code, out, err = inside("sweep", "c.yaml", *arguments)
+    assert (code, out) == (2, "")
+    told = [line for line in err.splitlines() if line.strip()]
+    assert told[-1].startswith("error: ")
+    assert message in told[-1]
+    assert all(line.startswith(("data: ", "settings: ")) for line in told[:-1])
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_sweep_tells_programs_every_training_and_writes_beside_the_output(tmp_path: Path, inside: Inside) -> None:
+    write_yaml(tmp_path / "c.yaml", toy_config(tmp_path) | {"output": "runs/mine"})
+    command = ["sweep", "c.yaml", "--vary", "training.learning_rate=0.01,1e-6", "--seeds", "1", "--no-prune"]
+    code, out, err = inside(*command, "--json")
+    assert (code, err) == (0, "")
+    events = [json.loads(line) for line in out.splitlines()]
+    assert [event["number"] for event in events if event["event"] == "trained"] == [1, 2]
+    assert (events[-1]["event"], events[-1]["path"]) == ("swept", "runs/mine-sweep")
+    saved = json.loads((tmp_path / "runs/mine-sweep/sweep.json").read_text(encoding="utf-8"))
+    assert events[-1]["sweep"] == saved
+    code, _, err = inside(*command)
+    assert (code, err.strip()) == (
+        1, "error: runs/mine-sweep: a complete run is here already; choose another --out or delete it",
+    )  # fmt: skip
+
+
+def test_a_sweep_that_is_stopped_says_how_to_go_on(
+    tmp_path: Path, inside: Inside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipelines.sweep import sweep as page
+
+    write_yaml(tmp_path / "c.yaml", toy_config(tmp_path))
+    real = page.sweep
+    monkeypatch.setattr(page, "sweep", lambda *args: real(*args[:4], lambda: True, args[5]))
+    code, _, err = inside("sweep", "c.yaml", "--out", "out")
+    assert code == 1
+    last = [line for line in err.splitlines() if line.strip()][-1]
+    assert last.startswith("error: stopped")
+    assert last.endswith("; go on with the same command and --resume")
+    monkeypatch.setattr(page, "sweep", real)
+    code, _, err = inside("sweep", "c.yaml", "--out", "out", "--resume", "--seeds", "2")
+    assert (code, "other settings: from.seeds" in err) == (1, True)
+    assert inside("sweep", "c.yaml", "--out", "out", "--resume")[0] == 0
+    assert (tmp_path / "out/best.yaml").is_file()
+
+
 def test_export_says_what_was_checked(tmp_path: Path, inside: Inside) -> None:
     first_run(tmp_path, baselines=["majority"])
     code, out, err = inside("export", "first", "--out", "exported", "--json")

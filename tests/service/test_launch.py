@@ -93,6 +93,26 @@ def test_two_processes_agree_with_one_however_started(cache: str, command: list[
 
 
 @pytest.mark.slow
+def test_two_processes_sweep_as_one_does(tmp_path: Path) -> None:
+    """Every training is kept once, with the scores of one process; both share the hidden states."""
+    config = prepared(tmp_path, dropout=0.0, epochs=2)
+    options = ["--vary", "training.learning_rate=0.01,1e-6", "--seeds", "2", "--set", "backbone.cache=on"]
+    ended = {}
+    for name, command in (("one", OURS), ("two", TORCHRUN)):
+        environment = ENVIRONMENT | {"ROOTSTOCK_STORE": str(tmp_path / f"store-{name}")}
+        whole = [*command, "sweep", str(config), *options, "--out", str(tmp_path / name)]
+        done = subprocess.run(whole, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        lines = (tmp_path / name / "runs.jsonl").read_text(encoding="utf-8").splitlines()
+        ended[name] = [json.loads(line) for line in lines]
+    for one, two in zip(ended["one"], ended["two"], strict=True):
+        assert (one["setting"], one["seed"], one["state"]) == (two["setting"], two["seed"], two["state"])
+        assert two["scores"] == pytest.approx(one["scores"], abs=0.05)
+    assert [run["store"] for run in ended["two"]] == ["cold", "warm", "warm", "warm"]
+    assert json.loads((tmp_path / "two/manifest.json").read_text())["processes"] == 2
+
+
+@pytest.mark.slow
 def test_an_error_in_two_processes_is_one_message(tmp_path: Path) -> None:
     config = prepared(tmp_path, dropout=0.0)
     command = [*ROOTSTOCK, str(config), "--processes", "2", "--set", "data.text=body"]
