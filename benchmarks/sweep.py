@@ -23,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,9 @@ from pipelines.activation_store import ActivationStore
 from pipelines.config import auto_learning_rate, load_config
 from pipelines.data import load_splits
 from pipelines.device import best_precision, start_accelerator
+from pipelines.records import Event
 from pipelines.sweep.plan import Plan, combinations, factors_of
+from pipelines.sweep.runs import Run
 from pipelines.sweep.settings import Settings
 from pipelines.sweep.trainings import Trainings
 
@@ -68,7 +70,8 @@ def train_all(depth: int, repeat: int, kept: bool) -> results.Row:
         accelerator = start_accelerator(precision, (), place)
         store = ActivationStore(place / "store", STORE_BYTES) if kept else None
         trainings = Trainings(splits, None, precision, accelerator, lambda: False, store)
-        started, runs = time.perf_counter(), []
+        runs: list[Run] = []
+        started = time.perf_counter()
         for seed in range(config.training.seed, config.training.seed + SEEDS):
             for setting in settings.all:
                 events = trainings.run(setting, seed, place / f"{len(runs)}", lambda _: False)
@@ -128,13 +131,14 @@ def _varied(depth: int) -> tuple[str, ...]:
     return f"training.learning_rate={rates}", f"training.epochs={','.join(map(str, EPOCHS))}"
 
 
-def _returned(events: Any) -> Any:
-    """What a generator returns."""
+def _returned(events: Generator[Event, None, Run]) -> Run:
+    """What a training returns, whatever it tells on the way."""
     while True:
         try:
             next(events)
         except StopIteration as end:
-            return end.value
+            run: Run = end.value
+            return run
 
 
 def _machine() -> dict[str, Any]:

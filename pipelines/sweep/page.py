@@ -27,6 +27,7 @@ def render_page(found: dict[str, Any], title: str, again: str) -> str:
             title=title,
             sweep=found,
             rows=[row | {"shown": [shown(row["changes"][key]) for key in found["vary"]]} for row in rows],
+            resolved=any(row["changes"].get("training.learning_rate", "auto") == "auto" for row in rows),
             again=again,
             left_out=max(0, len(rows) - charts.SETTINGS),
             charts={"settings": Markup(charts.settings(rows))},

@@ -103,9 +103,18 @@ class Settings:
 
     def _cut(self, config: RunConfig) -> _Cut:
         """Load the model once for every shape that it can have. Raises ConfigError for one that it cannot."""
-        backbone = config.backbone
-        shape = backbone.name, backbone.revision, backbone.freeze, config.adapter.type
+        backbone, training = config.backbone, config.training
+        opened = training.unfreeze, training.unfreeze_layers, training.epochs, training.gradient_checkpointing
+        adapter = config.adapter.type, config.adapter.r
+        shape = backbone.name, backbone.revision, backbone.freeze, backbone.quantize, *adapter, *opened
         if shape not in self._cuts:
+            if config.distill is not None:
+                raise ConfigError("a sweep has no teacher; leave distill out, and add it to the best config")
+            if training.imbalance == "auto":
+                raise ConfigError(
+                    "training.imbalance auto chooses by itself; expected answers to compare, such as "
+                    "--vary training.loss=cross-entropy,focal"
+                )
             if backbone.freeze == "auto":
                 raise ConfigError(
                     "backbone.freeze auto chooses a depth by itself; expected depths to compare, such as "
@@ -126,4 +135,5 @@ def _identity(setting: Setting) -> str:
     config = setting.config
     training = config.training.model_dump(mode="json") | {"learning_rate": setting.learning_rate}
     adapter = config.adapter.model_dump(mode="json") if config.adapter.type != "none" else None
-    return json.dumps([training, config.backbone.name, config.backbone.revision, setting.depth, adapter])
+    backbone = config.backbone.model_dump(mode="json", include={"name", "revision", "quantize"})
+    return json.dumps([training, backbone, setting.depth, adapter])

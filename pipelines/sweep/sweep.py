@@ -80,7 +80,7 @@ def sweep(
     accelerator = start_accelerator(precision, (), directory.partial)
     trunk = prepare(settings.deepest, splits.labels, start)
     if accelerator.is_main_process:
-        provenance = provenance_of(config, splits, trunk.backbone, start, precision)
+        provenance = provenance_of(config, splits, trunk.backbone, start, None, precision)
         own = {"kind": "sweep", "processes": accelerator.num_processes, "weights": settings.weights}
         directory.open(config, provenance | own | plan.to_json() | decided_by(plan), resume)
     accelerator.wait_for_everyone()

@@ -15,11 +15,11 @@ from pipelines.activation_store import ActivationStore
 from pipelines.checkpoint import Checkpoints
 from pipelines.device import Precision
 from pipelines.errors import TrainingError
+from pipelines.loop import Progress
 from pipelines.records import Event, Splits, Stage, Step, Validation
 from pipelines.saved_run import SavedRun
 from pipelines.sweep.runs import Run, State
 from pipelines.sweep.settings import Setting
-from pipelines.train import Progress
 from pipelines.tune import prepare, tune
 
 Anything = TypeVar("Anything")

@@ -57,6 +57,16 @@ def test_every_setting_is_in_the_table_and_the_plot() -> None:
     assert "name=three" in html[html.index("<svg") : html.index("</svg>")]
 
 
+def test_the_rate_that_auto_has_become_is_shown_where_it_is_not_varied() -> None:
+    given = found("one", "two")
+    assert "Learning rate" not in render_page(given, "data.csv", AGAIN)
+    for row in given["settings"]:
+        row["changes"]["training.learning_rate"] = "auto"
+    html = render_page(given, "data.csv", AGAIN)
+    assert "Learning rate" in html
+    assert html.count("<td>0.001</td>") == 2
+
+
 def test_hostile_words_stay_text() -> None:
     """The plot has its own such test, and other ticks beside longer labels."""
     wild = render_page(found(*HOSTILE), "".join(HOSTILE), "".join(HOSTILE))

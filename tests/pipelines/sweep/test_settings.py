@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from pipelines.config import RunConfig, auto_learning_rate
+from pipelines.config import RunConfig, auto_learning_rate, parse_config
 from pipelines.errors import ConfigError
 from pipelines.sweep import settings as module
 from pipelines.sweep.settings import AS_GIVEN, Settings
+from tests.toys import toy_config
 
 MakeConfig = Callable[..., RunConfig]
 LABELS = ("calm", "harsh")
@@ -86,3 +88,24 @@ def test_what_cannot_be_trained_is_named_in_one_line(
 def test_names_say_what_is_varied(settings: Settings) -> None:
     assert settings.of({FREEZE: 1, RATE: 3e-4}).name == "backbone.freeze=1, training.learning_rate=0.0003"
     assert settings.of({}).name == AS_GIVEN
+
+
+def test_what_a_run_chooses_itself_or_is_taught_is_not_swept(tmp_path: Path) -> None:
+    for sections, message in (
+        ({"training": {"imbalance": "auto"}}, r"training\.imbalance auto chooses by itself"),
+        ({"distill": {"teacher": "runs/teacher"}}, r"a sweep has no teacher"),
+    ):
+        config = parse_config(toy_config(tmp_path, **sections))
+        with pytest.raises(ConfigError, match=message):
+            Settings(config, ("calm", "harsh"), None).of({})
+
+
+def test_a_rank_and_an_unfreezing_that_cannot_be_are_refused_before_training(tmp_path: Path) -> None:
+    settings = Settings(parse_config(toy_config(tmp_path, adapter={"type": "lora"})), ("calm", "harsh"), None)
+    settings.of({"adapter.r": 4})
+    with pytest.raises(ConfigError, match=r"adapter\.r=999: cannot be trained: adapter\.r: expected at most"):
+        settings.of({"adapter.r": 999})
+    opened = Settings(parse_config(toy_config(tmp_path, training={"unfreeze": "epoch"})), ("calm", "harsh"), None)
+    opened.of({"training.epochs": 3})
+    with pytest.raises(ConfigError, match=r"training\.epochs=2: cannot be trained: training\.unfreeze: 2 hidden"):
+        opened.of({"training.epochs": 2})

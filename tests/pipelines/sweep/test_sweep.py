@@ -65,13 +65,14 @@ def without_times(found: dict[str, Any]) -> dict[str, Any]:
 
 def test_every_setting_has_every_seed_and_the_best_can_be_fine_tuned(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    raw = toy_config(tmp_path, training={"seed": 5, "patience": 4}, baselines=["majority"])
+    training = {"seed": 5, "patience": 6, "epochs": 6, "learning_rate": 1e-6}
+    raw = toy_config(tmp_path, training=training, baselines=["majority"])
     found = swept(raw, Plan((RATES,), seeds=2), out)
     assert [(row["setting"], row["rank"]) for row in found["settings"]] == [(f"{RATE}=0.01", 1), (f"{RATE}=1e-06", 2)]
     assert sorted((run["setting"], run["seed"]) for run in ended(out)) == [
         (f"{RATE}=0.01", 5), (f"{RATE}=0.01", 6), (f"{RATE}=1e-06", 5), (f"{RATE}=1e-06", 6),
     ]  # fmt: skip
-    assert all(len(run["scores"]) == 2 for run in ended(out))
+    assert all(len(run["scores"]) == 6 for run in ended(out))
     assert verify(out)["kind"] == "sweep"
     assert json.loads((out / "sweep.json").read_text(encoding="utf-8")) == found
     html = (out / "sweep.html").read_text(encoding="utf-8")
