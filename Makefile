@@ -12,8 +12,11 @@ demo: $(READY)
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not slow" --numprocesses auto --maxprocesses 8 --dist loadfile
 
+# Those that time something, drive a browser or a whole service have the machine to themselves.
+ALONE = tests/service tests/pipelines/estimate tests/test_report_browser.py
 test-slow: $(READY)
-	$(BIN)/pytest -m slow
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow --numprocesses auto --maxprocesses 8 --dist loadfile $(ALONE:%=--ignore=%)
+	$(BIN)/pytest -m slow $(ALONE)
 
 lint: $(READY)
 	$(BIN)/ruff check .

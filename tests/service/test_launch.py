@@ -171,7 +171,6 @@ UNFREEZING = ["--set", "training.unfreeze=epoch", "--set", "training.layer_decay
 @pytest.mark.parametrize(
     "options",
     [
-        UNFREEZING,
         [*UNFREEZING, "--set", "backbone.freeze=none", "--set", "training.unfreeze_layers=2"],
         ["--set", "adapter.type=lora", "--set", "adapter.dropout=0"],
     ],
@@ -184,15 +183,14 @@ def test_two_processes_agree_with_one_whatever_is_trained(options: list[str], tm
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("after", ["step-000000050-*", "step-000000100-*"])
-def test_gradual_unfreezing_in_two_processes_is_killed_and_resumed_bit_for_bit(after: str, tmp_path: Path) -> None:
-    """Killed with one hidden layer open, and with both."""
+def test_gradual_unfreezing_in_two_processes_is_killed_and_resumed_bit_for_bit(tmp_path: Path) -> None:
+    """Killed with one hidden layer of two open."""
     config = prepared(tmp_path, dropout=0.1, epochs=4)
     options = ["--processes", "2", "--set", "backbone.cache=on", *UNFREEZING]
     whole = finetune(config, "whole", *options)
     command = [*ROOTSTOCK, str(config), "--out", str(tmp_path / "parts"), *options]
     process = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    while not list((tmp_path / "parts.partial").glob(f"checkpoints/{after}/manifest.json")):
+    while not list((tmp_path / "parts.partial").glob("checkpoints/step-000000050-*/manifest.json")):
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGKILL)

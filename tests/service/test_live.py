@@ -29,6 +29,8 @@ from tests.service.postgres import database_url
 from tests.toys import toy_rows
 
 pytestmark = pytest.mark.slow
+# Of what asks little of a database.
+on_sqlite = pytest.mark.parametrize("live", ["sqlite"], indirect=True, scope="module")
 OTHER_OPENAI = "1.109.1"  # the last of another major version; it cannot stand in the constraints beside the first
 
 
@@ -84,6 +86,7 @@ def test_classifying_live_and_in_a_batch_agree(live: LiveService, model: str) ->
         )  # fp32 for so few rows; live is bf16 where that is fast
 
 
+@on_sqlite
 def test_chat_completions_answer_with_the_label(live: LiveService, model: str) -> None:
     messages: Any = [{"role": "user", "content": "the cat sleeps kindly"}]
     reply = live.client().chat.completions.create(
@@ -95,6 +98,7 @@ def test_chat_completions_answer_with_the_label(live: LiveService, model: str) -
     assert len(reply.choices[0].logprobs.content[0].top_logprobs) == 2
 
 
+@on_sqlite
 def test_hugging_faces_client_classifies(live: LiveService, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import InferenceClient
 
@@ -105,6 +109,7 @@ def test_hugging_faces_client_classifies(live: LiveService, model: str, monkeypa
     assert sum(each.score for each in found) == pytest.approx(1, abs=1e-4)
 
 
+@on_sqlite
 @pytest.mark.parametrize("version", [None, OTHER_OPENAI])
 def test_the_script_of_the_readme(live: LiveService, version: str | None, tmp_path: Path) -> None:
     """Unmodified but for address, key, backbone and the shortest training, with two major versions of the client."""
@@ -160,6 +165,7 @@ def rootstock(live: LiveService, folder: Path, *arguments: str) -> subprocess.Co
     return subprocess.run(command, cwd=folder, env=os.environ | own, capture_output=True, text=True, timeout=180)
 
 
+@on_sqlite
 def test_the_command_line_submits_follows_and_shows_the_report(live: LiveService, tmp_path: Path) -> None:
     (tmp_path / "train.jsonl").write_bytes(chat_lines(60))
     sections = QUICK | {"task": "text-classification", "backbone": {"name": "toy", "freeze": 1}}
@@ -178,6 +184,7 @@ def test_the_command_line_submits_follows_and_shows_the_report(live: LiveService
     assert again.stderr == f"error: Job {id} has already ended: it succeeded\n"
 
 
+@on_sqlite
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -195,6 +202,7 @@ def test_a_command_that_cannot_be_carried_out(
     assert "Traceback" not in ran.stderr
 
 
+@on_sqlite
 def test_a_port_or_a_directory_that_is_taken(live: LiveService, tmp_path: Path) -> None:
     ran = rootstock(live, tmp_path, "serve", "--port", str(live.port), "--data-dir", str(tmp_path / "other"))
     assert (ran.returncode, ran.stderr.count("\n")) == (1, 1)
@@ -239,6 +247,7 @@ def test_an_alias_moves(live: LiveService, model: str) -> None:
         assert http.post("/v1/classify", json={"model": "brand@champion", "input": "x"}).status_code == 404
 
 
+@on_sqlite
 def test_models_are_compared_on_a_file(live: LiveService, model: str) -> None:
     client = live.client()
     rows = "".join(json.dumps({"text": r["text"], "label": r["label"]}) + "\n" for r in toy_rows(60, seed=9))
@@ -250,6 +259,7 @@ def test_models_are_compared_on_a_file(live: LiveService, model: str) -> None:
         assert http.get(f"/v1/comparisons/{made['id']}/report").json()["verdict"]["sentence"] == done["verdict"]
 
 
+@on_sqlite
 def test_looks_before_and_after_training(live: LiveService, model: str) -> None:
     client = live.client()
     doubled = chat_lines(60) + chat_lines(60)[: chat_lines(60).index(b"\n") + 1]
@@ -276,6 +286,7 @@ def test_looks_before_and_after_training(live: LiveService, model: str) -> None:
             assert ("<h1>" in page.text) == paged
 
 
+@on_sqlite
 @pytest.mark.parametrize(
     ("content", "code"),
     [
@@ -311,6 +322,7 @@ def test_a_batch_with_a_broken_line_says_which(live: LiveService, model: str) ->
     assert [problem.line for problem in batch.errors.data] == [3, 4]
 
 
+@on_sqlite
 @pytest.mark.parametrize("format", ["csv", "parquet"])
 def test_a_table_is_classified_as_it_is(live: LiveService, model: str, format: str, tmp_path: Path) -> None:
     import pyarrow as pa
@@ -339,6 +351,7 @@ def test_a_table_is_classified_as_it_is(live: LiveService, model: str, format: s
     assert "columns found: 'n', 'body'" in refused.errors.data[0].message
 
 
+@on_sqlite
 def test_what_people_wait_for_is_not_behind_a_training(live: LiveService) -> None:
     client = live.client()
     job = submit(client, rows=400, training={"epochs": 200, "checkpoint_steps": 20})
