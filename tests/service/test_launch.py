@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from safetensors.numpy import load_file
@@ -193,7 +194,9 @@ def test_gradual_unfreezing_in_two_processes_is_killed_and_resumed_bit_for_bit(t
     while not list((tmp_path / "parts.partial").glob("checkpoints/step-000000050-*/manifest.json")):
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGKILL)
+    parent = psutil.Process(process.pid)
+    for each in (*parent.children(recursive=True), parent):
+        each.kill()  # as a power cut does
     process.communicate(timeout=60)
     resumed = finetune(config, "parts", *options, "--resume")
     for name in whole:
