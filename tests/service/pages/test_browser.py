@@ -172,9 +172,9 @@ def too_quick(page: Page, key: str, second: str) -> None:
     page.wait_for_function("document.querySelector('#item .htmx-request') !== null")
     page.keyboard.press(second)
     page.keyboard.press("b")
-    page.unroute("**/review/*")
     (only,) = held
     only.continue_()
+    page.unroute("**/review/*")
 
 
 def roll_forward_and_back(page: Page) -> None:
