@@ -44,3 +44,8 @@ Reading order (each module may import those before it, never those after)::
 
 Letters in shapes: N items, B batch, T tokens, D hidden width, C classes, L hidden layers, F features, R resamples.
 """
+
+import sys
+
+# Code from a hub: bitsandbytes and transformers would fetch and run it where this package is installed.
+sys.modules["kernels"] = None  # type: ignore[assignment]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import re
 from pathlib import Path
 
@@ -110,3 +111,10 @@ def test_the_check_sees_the_imports_it_should() -> None:
     assert {"device", "durable", "errors", "predict", "records", "backbones"} <= used_units(
         ROOT / "baselines" / "embeddings.py"
     )
+
+
+def test_no_library_can_fetch_code_from_a_hub() -> None:
+    """bitsandbytes asks for a kernel while it is imported, transformers where a config names one."""
+    assert importlib.util.find_spec("kernels") is None
+    with pytest.raises(ImportError):
+        importlib.import_module("kernels")

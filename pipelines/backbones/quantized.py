@@ -18,7 +18,7 @@ from transformers import BitsAndBytesConfig
 from pipelines.device import device
 from pipelines.errors import ConfigError
 
-Bits = Literal["none", "8bit", "4bit"]
+Bits = Literal["8bit", "4bit"]
 
 
 def quantization(bits: Bits, kept: Sequence[str]) -> dict[str, Any]:
@@ -30,8 +30,6 @@ def quantization(bits: Bits, kept: Sequence[str]) -> dict[str, Any]:
     Raises:
         ConfigError: bitsandbytes is not installed.
     """
-    if bits == "none":
-        return {}
     if importlib.util.find_spec("bitsandbytes") is None:
         raise ConfigError(f"backbone.quantize: {bits} needs bitsandbytes; pip install 'rootstock[quantized]'")
     settings = BitsAndBytesConfig(

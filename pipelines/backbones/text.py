@@ -160,7 +160,7 @@ class TextBackbone(Backbone):
 
 
 def load_text_backbone(
-    config: BackboneConfig, labels: Sequence[str], max_length: int, seed: int, bits: Bits = "none"
+    config: BackboneConfig, labels: Sequence[str], max_length: int, seed: int, bits: Bits | None = None
 ) -> TextBackbone:
     """Load verified weights under a new head. A head that comes with the weights is kept where its shape fits.
 
@@ -169,14 +169,14 @@ def load_text_backbone(
         labels: C labels as the user wrote them, in class order.
         max_length: tokens; longer texts are cut, and the saved tokenizer says so.
         seed: of the head's initial weights.
-        bits: of the matrices of the hidden layers.
+        bits: of the matrices of the hidden layers, instead of the 32 that are the default.
 
     Raises:
         BackboneError: weights not found, not trusted, or without the hidden layers that the architecture needs.
         ConfigError: fewer bits need a library that is not there.
     """
     weights = resolve(config)
-    options = {} if bits == "none" else quantization(bits, _head_paths(weights))
+    options = {} if bits is None else quantization(bits, _head_paths(weights))
     torch.manual_seed(seed)
     with quiet():
         model, report = _from_pretrained(
@@ -189,7 +189,8 @@ def load_text_backbone(
             output_loading_info=True,
             **options,
         )
-    keep_gradients(model)
+    if bits is not None:
+        keep_gradients(model)
     backbone = _with_tokenizer(model, config.name, weights)
     heads = tuple(path + "." for path in backbone.head_paths)
     missing = {
