@@ -23,9 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from scipy.stats import t
 
 from benchmarks import results
 from benchmarks.machine import name as name_of_machine
@@ -36,9 +34,10 @@ from pipelines.config import RunConfig, auto_learning_rate, load_config
 from pipelines.data import load_splits
 from pipelines.device import best_precision, start_accelerator
 from pipelines.hidden_layers.depth import advise, probe_layers
+from pipelines.intervals import student_interval
 from pipelines.metrics import macro_f1
 from pipelines.predict import embed, predict_logits
-from pipelines.records import Splits, Validation, column
+from pipelines.records import Splits, Validation, column, finished
 from pipelines.tune import finished_model, prepare, tune
 
 SEEDS = 5
@@ -93,24 +92,19 @@ def choose_one(data: str, seed: int) -> results.Row:
         started = time.perf_counter()
         backbone = prepare(config, splits.labels, None).backbone
         store = ActivationStore(place / "store", STORE_BYTES)
-        parts = accelerator, place / "short", True, lambda: False, store
+        parts = accelerator, place / "short", lambda: False, store
         events = advise(config, splits, backbone, None, precision, *parts)
-        while True:
-            try:
-                next(events)
-            except StopIteration as end:
-                advice = end.value
-                break
+        advice = finished(events)
         seconds = time.perf_counter() - started
     return {
         "key": auto_key(data, seed),
         "kind": "auto",
         "set": data,
         "seed": seed,
-        "depth": advice.depth,
+        "depth": advice["depth"],
         "seconds": seconds,
-        "probes": [layer["macro_f1"] for layer in advice.layers],
-        "short_runs": [run.to_json() for run in advice.runs],
+        "probes": [layer["macro_f1"] for layer in advice["layers"]],
+        "short_runs": advice["short_runs"],
     } | _machine()
 
 
@@ -204,11 +198,9 @@ def _cost(rows: Sequence[results.Row], seed: int, depths: Sequence[int]) -> floa
 
 def _with_interval(values: Sequence[float]) -> str:
     """Mean with its 95% interval over seeds (Student's t)."""
-    mean = statistics.mean(values)
-    if len(values) < 2:
-        return f"{mean:+.3f}"
-    half = float(t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / np.sqrt(len(values))
-    return f"{mean:+.3f} ({mean - half:+.3f} to {mean + half:+.3f})"
+    interval = student_interval(values)
+    told = f"{statistics.mean(values):+.3f}"
+    return told if interval is None else f"{told} ({interval[0]:+.3f} to {interval[1]:+.3f})"
 
 
 def _passes(rows: Sequence[results.Row]) -> str:

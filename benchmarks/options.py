@@ -18,10 +18,8 @@ import tempfile
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
-from scipy.stats import t
 
 from benchmarks import results
 from benchmarks.machine import name as name_of_machine
@@ -32,11 +30,11 @@ from pipelines.config import RunConfig, load_config
 from pipelines.data import load_splits
 from pipelines.device import best_precision, start_accelerator
 from pipelines.distillation import lesson_of, teacher_of
-from pipelines.loop import Progress
+from pipelines.intervals import student_interval
 from pipelines.memory import PeakMemory
 from pipelines.metrics import macro_f1
 from pipelines.predict import predict_logits
-from pipelines.records import column
+from pipelines.records import column, finished
 from pipelines.run import finetune
 from pipelines.tune import finished_model, prepare, tune, with_rate
 
@@ -87,7 +85,7 @@ def train_one(data: str, option: str, seed: int) -> results.Row:
         config = with_rate(config, trunk.frozen_share)
         parts = accelerator, precision, Checkpoints(place / "checkpoints"), lambda: False, store, lesson
         with PeakMemory() as peak:
-            progress = _last(tune(trunk, splits, splits.train, config, *parts))
+            progress = finished(tune(trunk, splits, splits.train, config, *parts))
         backbone = finished_model(trunk)
         texts = column(splits.test, "text")
         predicted = predict_logits(backbone, backbone.encode(texts), precision).argmax(axis=1)
@@ -115,27 +113,12 @@ def _config(data: str, option: str, seed: int, place: Path) -> RunConfig:
     if option.startswith("student-taught"):
         run = place / "teacher"
         plain = ["backbone.freeze=none", "baselines=[]", f"output={run}"]
-        _all(finetune(load_config(CONFIGS / f"{data}.yaml", [*base, *plain]), run))
+        list(finetune(load_config(CONFIGS / f"{data}.yaml", [*base, *plain]), run))
         base.append(f"distill.teacher={run}")
         if option.endswith("unlabelled"):
             base += [f"distill.unlabelled.path={path}", "distill.unlabelled.where.split=train"]
             base.append("distill.unlabelled.where.label_sexist=not sexist")
     return load_config(CONFIGS / f"{data}.yaml", [*base, *OPTIONS[option]])
-
-
-def _all(events: Any) -> None:
-    for _ in events:
-        pass
-
-
-def _last(events: Any) -> Progress:
-    """What a training returns."""
-    while True:
-        try:
-            next(events)
-        except StopIteration as end:
-            progress: Progress = end.value
-            return progress
 
 
 # ---- tables
@@ -176,11 +159,9 @@ def _set(rows: Sequence[results.Row], data: str) -> str:
 
 def _with_interval(gains: Sequence[float]) -> str:
     """Mean with its 95% interval over seeds (Student's t)."""
-    if len(gains) < 2:
-        return "".join(f"{gain:+.1f}" for gain in gains)
-    half = float(t.ppf(0.975, len(gains) - 1)) * statistics.stdev(gains) / len(gains) ** 0.5
-    mean = statistics.mean(gains)
-    return f"{mean:+.1f} ({mean - half:+.1f} to {mean + half:+.1f})"
+    interval = student_interval(gains)
+    told = f"{statistics.mean(gains):+.1f}" if gains else ""
+    return told if interval is None else f"{told} ({interval[0]:+.1f} to {interval[1]:+.1f})"
 
 
 # ---- all rows

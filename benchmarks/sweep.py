@@ -19,11 +19,11 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ from pipelines.activation_store import ActivationStore
 from pipelines.config import auto_learning_rate, load_config
 from pipelines.data import load_splits
 from pipelines.device import best_precision, start_accelerator
-from pipelines.records import Event
+from pipelines.records import finished
 from pipelines.sweep.plan import Plan, combinations, factors_of
 from pipelines.sweep.runs import Run
 from pipelines.sweep.settings import Settings
@@ -75,7 +75,7 @@ def train_all(depth: int, repeat: int, kept: bool) -> results.Row:
         for seed in range(config.training.seed, config.training.seed + SEEDS):
             for setting in settings.all:
                 events = trainings.run(setting, seed, place / f"{len(runs)}", lambda _: False)
-                runs.append(_returned(events))
+                runs.append(finished(events))
         seconds = time.perf_counter() - started
     return {
         "key": train_key(depth, repeat, kept),
@@ -129,16 +129,6 @@ def _varied(depth: int) -> tuple[str, ...]:
     default = auto_learning_rate(depth / LAYERS, lora=False)
     rates = ",".join(f"{factor * default:.2g}" for factor in FACTORS)
     return f"training.learning_rate={rates}", f"training.epochs={','.join(map(str, EPOCHS))}"
-
-
-def _returned(events: Generator[Event, None, Run]) -> Run:
-    """What a training returns, whatever it tells on the way."""
-    while True:
-        try:
-            next(events)
-        except StopIteration as end:
-            run: Run = end.value
-            return run
 
 
 def _machine() -> dict[str, Any]:
@@ -209,17 +199,14 @@ def command_key(depth: int, repeat: int, prune: bool) -> str:
     return f"command, depth {depth}, repeat {repeat}, {'prune' if prune else 'no-prune'}, {name_of_machine()}"
 
 
-def commands() -> list[tuple[str, list[str]]]:
-    """Key and arguments of every row; the two sides of a pair follow each other, and take turns in being first."""
-    found = []
+def rows() -> list[tuple[str, Callable[[], results.Row]]]:
+    """Key and function of every row; the two sides of a pair follow each other, and take turns in being first."""
+    found: list[tuple[str, Callable[[], results.Row]]] = []
     for repeat in range(REPEATS):
         for depth in DEPTHS:
-            at = ["--depth", str(depth), "--repeat", str(repeat)]
             sides = (True, False) if repeat % 2 == 0 else (False, True)
-            found += [(train_key(depth, repeat, on), [*at, "--store", "on" if on else "off"]) for on in sides]
-            found += [
-                (command_key(depth, repeat, on), [*at, "--command", "prune" if on else "no-prune"]) for on in sides
-            ]
+            found += [(train_key(depth, repeat, on), partial(train_all, depth, repeat, on)) for on in sides]
+            found += [(command_key(depth, repeat, on), partial(time_command, depth, repeat, on)) for on in sides]
     return found
 
 
@@ -237,11 +224,7 @@ def main() -> None:
     elif args.depth and args.command:
         results.append(PATH, time_command(args.depth, args.repeat, args.command == "prune"))
     else:
-        for key, arguments in [] if args.tables else commands():
-            if not results.has(PATH, key):
-                print(f"running {key}", file=sys.stderr)
-                command = [sys.executable, "-m", "benchmarks.sweep", *arguments]
-                subprocess.run(command, check=True, stdout=sys.stderr)
+        results.run_missing(PATH, [] if args.tables else rows())
         print(tables(results.read(PATH)))
 
 

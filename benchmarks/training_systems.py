@@ -25,7 +25,7 @@ from pipelines.checkpoint import Checkpoints
 from pipelines.config import RunConfig
 from pipelines.device import Precision, best_precision, device, start_accelerator
 from pipelines.losses import class_weights
-from pipelines.records import Splits, column
+from pipelines.records import Splits, column, finished
 from pipelines.trunk import Freeze, Trunk
 from pipelines.tune import finished_model, tune
 
@@ -110,12 +110,8 @@ def _train_ours(
         checkpoints = Checkpoints(Path(scratch) / "checkpoints")
         kept = store if system.store else None
         events = tune(trunk, splits, splits.train, config, accelerator, system.precision, checkpoints, _never, kept)
-        while True:
-            try:
-                next(events)
-            except StopIteration as end:
-                progress = end.value
-                return progress.seconds, progress.seconds - progress.before
+        progress = finished(events)
+    return progress.seconds, progress.seconds - progress.before
 
 
 def _never() -> bool:
