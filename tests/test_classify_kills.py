@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
 import os
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -22,6 +20,7 @@ from pipelines.bulk.request import Options
 from pipelines.classify import classify
 from pipelines.config import parse_config
 from pipelines.run import finetune
+from tests.attempts import attempts
 from tests.toys import ANIMALS, BAD, GOOD, PLACES, VERBS, toy_config
 
 pytestmark = pytest.mark.slow
@@ -37,14 +36,7 @@ def work(model: Path, source: Path, out: Path) -> None:
     list(classify([model], str(source), out, OPTIONS, resume=True))
 
 
-CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["tests.test_classify_kills"])
-
-
-def start(*arguments: Path) -> Any:
-    process = CONTEXT.Process(target=work, args=arguments)
-    process.start()
-    return process
+start = attempts(work)
 
 
 def finished(*arguments: Path) -> float:

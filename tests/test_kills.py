@@ -6,11 +6,9 @@ ROOTSTOCK_KILLS says how many kills; 10 by default.
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
 import os
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -22,6 +20,7 @@ from pipelines.activation_store import ActivationStore
 from pipelines.checkpoint import Checkpoints
 from pipelines.config import load_config
 from pipelines.run import finetune
+from tests.attempts import attempts
 from tests.runs import system
 from tests.toys import toy_config, toy_rows, write_csv, write_yaml
 
@@ -36,14 +35,7 @@ def work(config: Path, out: Path, store: Path) -> None:
     list(finetune(load_config(config), out, resume=True, store=ActivationStore(store, 1 << 30)))
 
 
-def start(*arguments: Path) -> Any:
-    process = CONTEXT.Process(target=work, args=arguments)
-    process.start()
-    return process
-
-
-CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["tests.test_kills"])
+start = attempts(work)
 
 
 def weights_of(out: Path) -> str:

@@ -6,7 +6,6 @@ ROOTSTOCK_KILLS says how many kills; 10 by default.
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import time
 from pathlib import Path
@@ -21,6 +20,7 @@ from pipelines.config import load_config
 from pipelines.sweep.plan import Plan
 from pipelines.sweep.runs import RUNS
 from pipelines.sweep.sweep import sweep
+from tests.attempts import attempts
 from tests.toys import toy_config, toy_rows, write_csv, write_yaml
 
 pytestmark = pytest.mark.slow
@@ -34,14 +34,7 @@ def work(config: Path, out: Path, store: Path) -> None:
     list(sweep(load_config(config), PLAN, out, resume=True, store=ActivationStore(store, 1 << 30)))
 
 
-def start(*arguments: Path) -> Any:
-    process = CONTEXT.Process(target=work, args=arguments)
-    process.start()
-    return process
-
-
-CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["tests.test_sweep_kills"])
+start = attempts(work)
 
 
 def ended(folder: Path) -> list[dict[str, Any]]:
