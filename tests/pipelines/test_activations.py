@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from pipelines import activations
 from pipelines.activation_store import ActivationStore
-from pipelines.activations import Computed, content_key, filling_work, finished, kept, lacking
+from pipelines.activations import Computed, content_key, filling_work, kept, lacking
 from pipelines.backbones import load_text_backbone
 from pipelines.backbones.base import Encoding
 from pipelines.backbones.text import TextBackbone
@@ -23,7 +23,7 @@ from pipelines.config import BackboneConfig
 from pipelines.device import Precision
 from pipelines.errors import Interrupted, StoreError
 from pipelines.lower_layers import Kind, LowerLayers
-from pipelines.records import Stage
+from pipelines.records import Stage, finished
 from tests.toys import ARCHITECTURES, tiny_backbone, toy_rows
 
 TEXTS = [row["text"] for row in toy_rows(40)]

@@ -9,13 +9,14 @@ import pytest
 
 from pipelines import keep_or_recompute
 from pipelines.activation_store import ActivationStore
-from pipelines.activations import finished, kept
+from pipelines.activations import kept
 from pipelines.backbones import load_text_backbone
 from pipelines.config import BackboneConfig
 from pipelines.device import start_accelerator
 from pipelines.errors import StoreError
 from pipelines.keep_or_recompute import Choice, choose, measured
 from pipelines.lower_layers import LowerLayers
+from pipelines.records import finished
 from pipelines.trunk import Freeze, Trunk
 from tests.toys import tiny_backbone, toy_rows
 

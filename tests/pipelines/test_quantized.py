@@ -54,14 +54,14 @@ def test_matrices_of_the_hidden_layers_are_quantized(bits: Any, model_type: str,
 @needs_bitsandbytes
 @pytest.mark.parametrize("bits", ["8bit", "4bit"])
 def test_a_run_ends_with_lora_on_the_original_weights(bits: str, tmp_path: Path) -> None:
-    run(config(tmp_path, bits, training={"epochs": 6}, baselines=["majority"]), tmp_path / "out")
+    run(config(tmp_path, bits, training={"epochs": 12}, baselines=["majority"]), tmp_path / "out")
     base, saved = load_file(tmp_path / "tiny/model.safetensors"), load_file(tmp_path / "out/model/model.safetensors")
     name = "encoder.layer.0.output.dense.weight"  # below the cut
     assert torch.equal(base[name], saved["bert." + name])
     assert not torch.equal(base[name.replace(".0.", ".2.")], saved["bert." + name.replace(".0.", ".2.")])
     assert all(tensor.dtype == torch.float32 for tensor in saved.values())
     assert any("lora_A" in key for key in load_file(tmp_path / "out/adapter/adapter_model.safetensors"))
-    assert system(tmp_path / "out", "fine-tuned")["metrics"]["macro_f1"] > 0.7
+    assert system(tmp_path / "out", "fine-tuned")["metrics"]["macro_f1"] > 0.8
     assert system(tmp_path / "out", "fine-tuned")["store"] == "off"
     assert "LoRA" in report(tmp_path / "out")["freeze_sentence"]
     model = SavedRun(tmp_path / "out").model()

@@ -107,9 +107,8 @@ def test_while_validation_gains_nothing_opens(tmp_path: Path) -> None:
 
 
 def test_it_learns(tmp_path: Path) -> None:
-    run = Run(tmp_path, freeze=1, unfreeze="epoch", epochs=10)
-    assert run.go().best_macro_f1 > 0.85
-    assert [event.epoch for event in run.events if isinstance(event, Validation)] == [float(e) for e in range(1, 11)]
+    """With as many epochs for the hidden layers as `test_train` gives them, after those in which they wait."""
+    assert Run(tmp_path, freeze=1, unfreeze="epoch", epochs=20).go().best_macro_f1 > 0.9
 
 
 @pytest.mark.parametrize(

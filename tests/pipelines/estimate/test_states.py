@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 
 from pipelines.activation_store import ActivationStore
-from pipelines.activations import finished, kept
+from pipelines.activations import kept
 from pipelines.config import RunConfig
 from pipelines.data import load_splits
 from pipelines.estimate.miniature import miniature_config, miniature_splits
 from pipelines.estimate.plan import Plan, plan_of
 from pipelines.estimate.states import States, states_of
 from pipelines.lower_layers import LowerLayers, trunk_layers
+from pipelines.records import finished
 from pipelines.trunk import Trunk
 from pipelines.tune import prepare
 
