@@ -131,16 +131,6 @@ def _union(parts: list[list[tuple[bytes, Encoding]]]) -> dict[bytes, Encoding]:
     return dict(sorted((pair for part in parts for pair in part), key=lambda pair: pair[0]))
 
 
-def finished(events: Generator[Event, None, Kept]) -> Kept:
-    """Run to the end without looking at the events."""
-    while True:
-        try:
-            next(events)
-        except StopIteration as end:
-            states: Kept = end.value
-            return states
-
-
 def _fill(
     lower: LowerLayers,
     missing: dict[bytes, Encoding],

@@ -3,36 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
 
 from pipelines.activation_store import ActivationStore
 from pipelines.artifacts import CHECKPOINTS, RunDirectory
 from pipelines.config import RunConfig
-from pipelines.device import Precision
-from pipelines.hidden_layers.depth import advise
-from pipelines.records import Event, Splits, Stage
-from pipelines.saved_run import SavedRun
-from pipelines.trunk import Trunk
-
-
-def depth_advice(
-    config: RunConfig,
-    splits: Splits,
-    trunk: Trunk,
-    start: SavedRun | None,
-    precision: Precision,
-    accelerator: Accelerator,
-    folder: Path,
-    stop: Callable[[], bool],
-    store: ActivationStore | None,
-) -> Generator[Event, None, dict[str, Any]]:
-    """How deep to freeze, for `freeze: auto`."""
-    parts = splits, trunk.backbone, start, precision, accelerator, folder, True, stop, store
-    return (yield from advise(config, *parts)).to_json()
+from pipelines.device import agreed
+from pipelines.records import Event, Stage
 
 
 def chosen_once(
@@ -44,17 +23,19 @@ def chosen_once(
     stop: Callable[[], bool],
     store: ActivationStore | None,
 ) -> Generator[Event, None, dict[str, Any]]:
-    """What was `auto` and is chosen by short trainings; a resumed run finds what it has chosen."""
+    """What was `auto` and is chosen by short trainings; a resumed run finds what it has chosen.
+
+    Args:
+        name: under which it is kept.
+        choose: given a folder for checkpoints, `stop`, and the store or None, trains and returns what it has found,
+            as JSON with a `sentence`. All processes call it alike.
+    """
     known = run.recall(name)
     accelerator.wait_for_everyone()  # nobody may find what another has only just chosen
     if known is not None:
         return known
     kept_in = None if config.backbone.cache == "off" else store
-    found = yield from choose(run.partial / CHECKPOINTS / name, stop, kept_in)
-    agreed = [found]  # a rounding error apart, two processes might choose differently
-    if accelerator.num_processes > 1:
-        broadcast_object_list(agreed)
-    found = agreed[0]
+    found = agreed((yield from choose(run.partial / CHECKPOINTS / name, stop, kept_in)))
     if accelerator.is_main_process:
         run.remember(name, lambda: found)
     accelerator.free_memory()  # of the trainings

@@ -185,6 +185,10 @@ class TrainingConfig(Section):
                 "training.oversampling: balanced with training.class_weights: balanced would balance them twice; "
                 "leave one of them out"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _given_or_chosen(self) -> TrainingConfig:
         own = ("class_weights", "oversampling", "loss", "label_smoothing")
         given = [key for key in own if getattr(self, key) != type(self).model_fields[key].default]
         if self.imbalance == "auto" and given:

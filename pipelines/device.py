@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 import transformers
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import ProjectConfiguration
+from accelerate.utils import ProjectConfiguration, broadcast_object_list
 
 from pipelines.errors import ConfigError, TrainingError
 
 Precision = Literal["fp32", "bf16", "fp16"]
+T = TypeVar("T")
 _NUMERIC_SETTINGS = ("DNNL_MAX_CPU_ISA", "ONEDNN_MAX_CPU_ISA", "ONEDNN_DEFAULT_FPMATH_MODE", "MKL_CBWR")
 
 
@@ -74,6 +75,11 @@ def start_accelerator(precision: Precision, trackers: Sequence[str], logging_dir
     if accelerator.num_processes != started:
         raise TrainingError(f"{started} processes were started, but Accelerate connected {accelerator.num_processes}")
     return accelerator
+
+
+def agreed(value: T) -> T:
+    """The main process's value, in all processes: a rounding error apart, they might decide differently."""
+    return broadcast_object_list([value])[0]  # type: ignore[no-any-return]
 
 
 def autocast(precision: Precision) -> torch.autocast:

@@ -9,13 +9,12 @@ from typing import Any, Literal
 
 import numpy as np
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
 
 from pipelines.activation_store import ActivationStore
 from pipelines.activations import lacking
 from pipelines.backbones.base import Encoding
 from pipelines.batches import padded_length
-from pipelines.device import Precision
+from pipelines.device import Precision, agreed
 from pipelines.errors import StoreError
 from pipelines.lower_layers import STATE_TOKENS, LowerLayers, trunk_layers
 from pipelines.trunk import Trunk
@@ -59,16 +58,15 @@ def choose(
         return Choice(False, "states are kept of the original weights, not of quantized ones")
     if cache != "auto":
         return Choice(cache == "on", f"backbone.cache is {cache}")
-    chosen: list[Choice | None] = [None]
+    choice: Choice | None = None
     if accelerator.is_main_process:
         lower = trunk_layers(trunk, precision)
         assert lower is not None
         encodings = trunk.backbone.encode(texts)
-        chosen = [Choice(**remember("cache", lambda: asdict(measured(lower, encodings, store, passes))))]
-    if accelerator.num_processes > 1:
-        broadcast_object_list(chosen)
-    assert chosen[0] is not None
-    return chosen[0]
+        choice = Choice(**remember("cache", lambda: asdict(measured(lower, encodings, store, passes))))
+    choice = agreed(choice)
+    assert choice is not None
+    return choice
 
 
 def measured(lower: LowerLayers, encodings: Sequence[Encoding], store: ActivationStore, passes: int) -> Choice:

@@ -25,7 +25,6 @@ from pipelines.losses import item_losses, loss_weights
 from pipelines.parameter_groups import parameter_groups
 from pipelines.records import FloatArray, IntArray
 from pipelines.trunk import Trunk
-from pipelines.unfreezing import open_at_first
 
 
 @dataclass(frozen=True)
@@ -49,8 +48,8 @@ class Progress:
     seconds: float = 0.0  # training only: validation and saving excluded
     before: float = 0.0  # of them, before the first batch: tokenization, hidden states that the store lacked
     store: str = "off"  # how the hidden states at the cut were had: cold, warm, or off
-    opened: int | None = None  # hidden layers that are trained; None: all above the cut
-    passes: int | None = None  # forward passes of a step, more than `accumulation` once memory ran out
+    opened: int = 0  # hidden layers that are trained; as of the newest checkpoint, as is what follows
+    passes: int = 0  # forward passes of a step, more than `accumulation` once memory ran out
     pending: list[float] = field(default_factory=list)  # losses since the last Step event
     history: list[dict[str, Any]] = field(default_factory=list)  # Step and Validation events
 
@@ -83,8 +82,8 @@ class Loop:
         self.raw = torch.optim.AdamW(
             parameter_groups(self.parameters, backbone, config), lr=config.learning_rate, fused=True
         )
-        if open_at_first(trunk, config) != trunk.opened:  # else nothing is touched: LoRA has frozen layers that count
-            trunk.open(open_at_first(trunk, config))
+        if config.unfreeze != "none":
+            trunk.open(0)
         self.model, self.optimizer = accelerator.prepare(backbone.model, self.raw)
         warmup = round(config.warmup_frac * self.total_steps)
         self.schedule = get_scheduler("linear", self.raw, warmup, self.total_steps)
@@ -212,9 +211,8 @@ class Loop:
         scaler = values.pop("scaler")
         if scaler:
             self.accelerator.scaler.load_state_dict(scaler)
-        self.passes = values.get("passes") or self.passes
-        if values.get("opened") is not None:
-            self.open(values["opened"])
+        self.passes = values["passes"]
+        self.open(values["opened"])
         self.set_weights(state.weights)
         restore_optimizer(self.optimizer, state.optimizer)
         for group, rate in zip(self.optimizer.param_groups, self.schedule.get_last_lr(), strict=True):

@@ -52,16 +52,16 @@ def probe(
     yield Stage("data", f"reading {config.data.train.path}")
     splits = read_splits(config, start)
     yield Stage("backbone", f"loading {config.start_from or config.backbone.name}")
-    unfrozen = config.model_copy(update={"backbone": config.backbone.model_copy(update={"freeze": "none"})})
-    backbone = prepare(unfrozen, splits.labels, start).backbone
+    untouched = config.model_copy(update={"backbone": config.backbone.model_copy(update={"freeze": "auto"})})
+    backbone = prepare(untouched, splits.labels, start).backbone
     if backbone.depth < 2:
         raise ConfigError(f"probe: expected a backbone of at least 2 hidden layers; {backbone.name} has 1")
     precision = resolve_precision(config.training.precision)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         accelerator = start_accelerator(precision, (), folder)
-        parts = config, splits, backbone, start, precision, accelerator, folder, confirm, stop, store
-        advice = (yield from advise(*parts)).to_json()
+        parts = splits, backbone, start, precision, accelerator, folder, stop, store
+        advice = yield from advise(config, *parts, confirm=confirm)
     if out is not None:
         page = page_environment().get_template("probe.html.j2")
         drawn = {"layers": Markup(charts.layers(advice["layers"]))}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from datasets import Dataset
@@ -97,6 +98,29 @@ class Event:
     def to_json(self) -> dict[str, Any]:
         values = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(self).items()}
         return {"event": type(self).__name__.lower(), **values}
+
+
+T = TypeVar("T")
+
+
+class Returning(Generic[T]):
+    """The events of a generator, one by one; `value` is what it has returned when there are no more."""
+
+    value: T
+
+    def __init__(self, events: Generator[Event, None, T]) -> None:
+        self._events = events
+
+    def __iter__(self) -> Iterator[Event]:
+        self.value = yield from self._events
+
+
+def finished(events: Generator[Event, None, T]) -> T:
+    """Run to the end without looking at the events."""
+    own = Returning(events)
+    for _ in own:
+        pass
+    return own.value
 
 
 @dataclass(frozen=True)

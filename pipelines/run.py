@@ -31,7 +31,7 @@ from pipelines.calibration import choose_temperature
 from pipelines.card import model_card
 from pipelines.check.section import check_section
 from pipelines.checkpoint import Checkpoints
-from pipelines.choices import chosen_once, depth_advice
+from pipelines.choices import chosen_once
 from pipelines.config import RunConfig
 from pipelines.data import load_splits
 from pipelines.device import Precision, resolve_precision, start_accelerator
@@ -48,6 +48,7 @@ from pipelines.distillation import (
 from pipelines.durable import write_json
 from pipelines.errors import ConfigError, Interrupted
 from pipelines.evaluate import FINE_TUNED, compare_systems
+from pipelines.hidden_layers.depth import advise
 from pipelines.hidden_layers.section import hidden_layers_section
 from pipelines.imbalance import ANSWERS, try_answers, with_answer
 from pipelines.keep_or_recompute import choose
@@ -59,7 +60,7 @@ from pipelines.mistakes import add_nearest, highlight
 from pipelines.predict import predict_logits
 from pipelines.provenance import provenance_of
 from pipelines.reading import training_reading
-from pipelines.records import CLIENT, Event, Finished, Splits, Stage, Step, SystemScore, Validation, column
+from pipelines.records import CLIENT, Event, Finished, Returning, Splits, Stage, Step, SystemScore, Validation, column
 from pipelines.report import render_html
 from pipelines.saved_run import SavedRun, starting_point
 from pipelines.score import (
@@ -118,7 +119,7 @@ def finetune(
         chosen: dict[str, Any] = {}
         here = accelerator, run, stop, store
         if config.backbone.freeze == "auto":
-            advice = partial(depth_advice, config, splits, trunk, start, precision, accelerator)
+            advice = partial(advise, config, splits, trunk.backbone, start, precision, accelerator)
             chosen[DEPTH] = found = yield from chosen_once(DEPTH, config, advice, *here)
             config = _with_depth(config, found["depth"])
         if config.training.imbalance == "auto":
@@ -281,12 +282,8 @@ def _recorded(
     events: Generator[Event, None, Progress], run: RunDirectory, accelerator: Accelerator
 ) -> Generator[Event, None, Progress]:
     """Pass events on; the main process also appends them to metrics.jsonl and to the trackers."""
-    while True:
-        try:
-            event = next(events)
-        except StopIteration as end:
-            progress: Progress = end.value
-            return progress
+    own = Returning(events)
+    for event in own:
         if accelerator.is_main_process:
             run.record(event)
         if isinstance(event, Step | Validation):
@@ -294,6 +291,7 @@ def _recorded(
             values = {f"{prefix}/{k}": v for k, v in event.to_json().items() if isinstance(v, int | float)}
             accelerator.log(values, step=event.step)
         yield event
+    return own.value
 
 
 def _save_model(

@@ -15,7 +15,7 @@ from pipelines.device import Precision
 from pipelines.loop import Progress
 from pipelines.metrics import macro_f1
 from pipelines.predict import predict_logits
-from pipelines.records import Event, IntArray, Splits, Stage, Step, column
+from pipelines.records import Event, IntArray, Returning, Splits, Stage, Step, column
 from pipelines.saved_run import SavedRun
 from pipelines.tune import prepare, tune, with_rate
 
@@ -65,11 +65,6 @@ def tried(
 
 def steps_only(events: Generator[Event, None, Progress]) -> Generator[Event, None, Progress]:
     """Pass on what shows progress; return what the training returns."""
-    while True:
-        try:
-            event = next(events)
-        except StopIteration as end:
-            progress: Progress = end.value
-            return progress
-        if isinstance(event, Step | Stage):
-            yield event
+    own = Returning(events)
+    yield from (event for event in own if isinstance(event, Step | Stage))
+    return own.value

@@ -46,8 +46,9 @@ def prepare(config: RunConfig, labels: tuple[str, ...], start: SavedRun | None) 
     backbone: Backbone
     depth, most, seed = freeze_depth(config), config.data.max_length, config.training.seed
     if start is None:
-        bits = "none" if depth == "auto" else config.backbone.quantize
-        backbone = load_text_backbone(config.backbone, labels, most, seed, bits)
+        bits = config.backbone.quantize
+        few = None if bits == "none" or depth == "auto" else bits
+        backbone = load_text_backbone(config.backbone, labels, most, seed, few)
     else:
         backbone = continue_text_backbone(start.path / "model", str(start.path), labels, most, seed)
     trunk = Trunk(backbone, "none" if depth == "auto" else depth)
@@ -105,8 +106,8 @@ def tune(
         store = None
     started = time.perf_counter()
     lower = trunk_layers(trunk, precision)
-    texts, unlabelled = column(items, "text"), [] if lesson is None else lesson.texts
-    texts += unlabelled
+    unlabelled = [] if lesson is None else lesson.texts
+    texts = column(items, "text") + unlabelled
     encoded, used = yield from _encode(trunk, texts, lower, store, accelerator, stop, resumed)
     before = time.perf_counter() - started
     kept_in = None if used == "off" else store

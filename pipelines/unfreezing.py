@@ -24,11 +24,6 @@ def above_cut(trunk: Trunk) -> int:
     return trunk.backbone.depth - (trunk.depth or 0)
 
 
-def open_at_first(trunk: Trunk, config: TrainingConfig) -> int:
-    """How many of them are trained from the first step."""
-    return above_cut(trunk) if config.unfreeze == "none" else 0
-
-
 def open_next(trunk: Trunk, config: TrainingConfig, epoch: int, gained: bool) -> int:
     """How many of them are trained after an epoch.
 

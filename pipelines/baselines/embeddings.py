@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from pipelines.activation_store import ActivationStore
-from pipelines.activations import finished, kept
+from pipelines.activations import kept
 from pipelines.backbones import Backbone
 from pipelines.device import Precision
 from pipelines.durable import write_json
 from pipelines.errors import RunDirectoryError, StoreError
 from pipelines.lower_layers import LowerLayers
 from pipelines.predict import embed
-from pipelines.records import FloatArray
+from pipelines.records import FloatArray, finished
 
 
 class EmbeddingFeatures:

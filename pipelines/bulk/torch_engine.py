@@ -23,7 +23,7 @@ import torch
 from torch import nn
 
 from pipelines.activation_store import ActivationStore
-from pipelines.activations import finished, kept
+from pipelines.activations import kept
 from pipelines.backbones import Backbone
 from pipelines.backbones.base import Encoding
 from pipelines.batches import padded_length, token_batches
@@ -31,7 +31,7 @@ from pipelines.device import Precision, device
 from pipelines.encoded import StateSource
 from pipelines.first_token import first_token_only
 from pipelines.lower_layers import LowerLayers, hidden_states, layer_fingerprints
-from pipelines.records import BoolArray, FloatArray, IntArray
+from pipelines.records import BoolArray, FloatArray, IntArray, finished
 from pipelines.trunk import replaced
 
 Wanted = Mapping[str, BoolArray]

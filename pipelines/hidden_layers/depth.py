@@ -105,11 +105,13 @@ def advise(
     precision: Precision,
     accelerator: Accelerator,
     folder: Path,
-    confirm: bool,
     stop: Callable[[], bool],
     store: ActivationStore | None,
-) -> Generator[Event, None, Advice]:
-    """Probe, and confirm by short runs. All processes must call this alike; each computes the same probes.
+    confirm: bool = True,
+) -> Generator[Event, None, dict[str, Any]]:
+    """Probe, and confirm by short runs; returns the advice as JSON.
+
+    All processes must call this alike; each computes the same probes.
 
     Args:
         backbone: before fine-tuning.
@@ -126,10 +128,10 @@ def advise(
         raise Interrupted("stopped after the probes")
     advice = Advice(layers, [])
     if not confirm:
-        return advice
+        return advice.to_json()
     depths = candidates(advice.best, enough(layers), backbone.depth)
     runs = yield from short_runs(config, splits, depths, start, precision, accelerator, folder, stop, store)
-    return Advice(layers, runs)
+    return Advice(layers, runs).to_json()
 
 
 def _listed(runs: list[ShortRun]) -> str:

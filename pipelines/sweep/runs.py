@@ -154,7 +154,7 @@ class SweepDirectory(RunDirectory):
 
     def abandon(self) -> None:
         """After a failure: keep what can be resumed, remove the rest."""
-        if (self.partial / RUNS).exists() or any((self.partial / CHECKPOINTS).glob("*/step-*")):
+        if (self.partial / RUNS).exists():
             self.close()
         else:
             super().abandon()

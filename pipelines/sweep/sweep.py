@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from pipelines.activation_store import ActivationStore
 from pipelines.artifacts import CHECKPOINTS, refuse_existing
 from pipelines.config import RunConfig
-from pipelines.device import Precision, resolve_precision, start_accelerator
+from pipelines.device import Precision, agreed, resolve_precision, start_accelerator
 from pipelines.durable import discard, write_json
 from pipelines.errors import Interrupted
 from pipelines.keep_or_recompute import choose
@@ -28,7 +28,7 @@ from pipelines.sweep.runs import Runs, SweepDirectory
 from pipelines.sweep.selection import CAVEAT, sentence, table
 from pipelines.sweep.settings import Setting, Settings
 from pipelines.sweep.study import Trial, decided_by, hopeless, suggested
-from pipelines.sweep.trainings import Trainings, agreed
+from pipelines.sweep.trainings import Trainings
 from pipelines.trunk import Trunk
 from pipelines.tune import prepare
 
@@ -85,7 +85,7 @@ def sweep(
         directory.open(config, provenance | own | plan.to_json() | decided_by(plan), resume)
     accelerator.wait_for_everyone()
     try:
-        runs = Runs(agreed(accelerator, directory.runs() if accelerator.is_main_process else []))
+        runs = Runs(agreed(directory.runs() if accelerator.is_main_process else []))
         store = yield from _worthwhile(settings, trunk, splits, precision, accelerator, directory, total, store)
         del trunk
         trainings = Trainings(splits, start, precision, accelerator, stop, store)

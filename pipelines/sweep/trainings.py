@@ -6,23 +6,20 @@ import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
 
 from pipelines.activation_store import ActivationStore
 from pipelines.checkpoint import Checkpoints
-from pipelines.device import Precision
+from pipelines.device import Precision, agreed
 from pipelines.errors import TrainingError
 from pipelines.loop import Progress
-from pipelines.records import Event, Splits, Stage, Step, Validation
+from pipelines.records import Event, Returning, Splits, Stage, Step, Validation
 from pipelines.saved_run import SavedRun
 from pipelines.sweep.runs import Run, State
 from pipelines.sweep.settings import Setting
 from pipelines.tune import prepare, tune
 
-Anything = TypeVar("Anything")
 Hopeless = Callable[[list[float]], bool]
 
 
@@ -64,7 +61,7 @@ class Trainings:
             trunk = prepare(config, self.splits.labels, self.start)
             parts = self.accelerator, self.precision, checkpoints, self.stop, self.store
             events = tune(trunk, self.splits, self.splits.train, config, *parts)
-            progress = yield from _watched(events, scores, lambda: agreed(self.accelerator, hopeless(scores)))
+            progress = yield from _watched(events, scores, lambda: agreed(hopeless(scores)))
             if progress is None:
                 state = "pruned"
             else:
@@ -74,15 +71,7 @@ class Trainings:
         seconds += time.perf_counter() - started
         settled = config.training.epochs, setting.depth, setting.learning_rate
         run = Run(setting.name, setting.changes, seed, state, scores, *settled, seconds, store, reason)
-        return agreed(self.accelerator, run)
-
-
-def agreed(accelerator: Accelerator, value: Anything) -> Anything:
-    """The main process's value, in all processes."""
-    values = [value]
-    if accelerator.num_processes > 1:
-        broadcast_object_list(values)
-    return values[0]
+        return agreed(run)
 
 
 def _before(checkpoints: Checkpoints) -> tuple[list[float], float]:
@@ -98,12 +87,8 @@ def _watched(
     events: Generator[Event, None, Progress], scores: list[float], hopeless: Callable[[], bool]
 ) -> Generator[Event, None, Progress | None]:
     """Pass on what shows progress and note every score; None where the training was ended as hopeless."""
-    while True:
-        try:
-            event = next(events)
-        except StopIteration as end:
-            progress: Progress = end.value
-            return progress
+    own = Returning(events)
+    for event in own:
         if isinstance(event, Validation):
             scores.append(event.macro_f1)
             if hopeless():
@@ -111,3 +96,4 @@ def _watched(
                 return None
         if isinstance(event, Step | Stage):
             yield event
+    return own.value
