@@ -45,6 +45,13 @@ def test_without_short_runs_the_advice_says_so(tmp_path: Path) -> None:
     assert "no short run" in found["sentence"]
 
 
+@pytest.mark.parametrize("sections", [{"training": {"unfreeze": "epoch"}}, {"adapter": {"type": "lora"}}])
+def test_how_it_will_be_trained_does_not_change_what_the_layers_know(sections: dict[str, Any], tmp_path: Path) -> None:
+    """The toy config has too few epochs to open every layer, were nothing frozen."""
+    plain = probed(toy_config(tmp_path), confirm=False)
+    assert probed(toy_config(tmp_path, **sections), confirm=False) == plain
+
+
 def test_the_same_data_give_the_same_advice(tmp_path: Path) -> None:
     raw = toy_config(tmp_path)
     assert without_times(probed(raw)) == without_times(probed(raw))
