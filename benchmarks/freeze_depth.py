@@ -1,15 +1,18 @@
 """Does `freeze: auto` find a depth as good as the best fixed one, at a fraction of the cost of trying them all?
 
-    python -m benchmarks.freeze_depth                                                  run what is missing, print tables
-    python -m benchmarks.freeze_depth --tables                                         print the tables only
-    python -m benchmarks.freeze_depth --set edos --seed 0 --depth 3 --factor 1         one training
-    python -m benchmarks.freeze_depth --set edos --seed 0 --auto                       one choice of a depth
-    python -m benchmarks.freeze_depth --pass                                           probes against one forward pass
+    python -m benchmarks.freeze_depth                                      run what is missing, print tables
+    python -m benchmarks.freeze_depth --tables                             print the tables only
+    python -m benchmarks.freeze_depth --set edos                           what is missing of a set
+    python -m benchmarks.freeze_depth --set edos --seed 0 --depth 3        trainings at one depth
+    python -m benchmarks.freeze_depth --set edos --seed 0 --auto           one choice of a depth
+    python -m benchmarks.freeze_depth --pass                               probes against one forward pass
 
-EDOS (2,000 training items, 3 epochs) and Banking77 (3,200 items, 6 epochs), MiniLM, five seeds of splits and training.
-Every depth is trained at three learning rates, half, once and twice the default of the depth, of which the validation
-part chooses; so is the depth that `auto` chooses, whose cost is that of the choice and of those three. Trainings start
-from an empty store. The test part is scored once for each training and chooses nothing.
+EDOS and Banking77, 2,000 training items each, 3 and 6 epochs, MiniLM, five seeds of splits and training. Every depth is
+trained at three learning rates, half, once and twice the default of the depth, of which the validation part chooses; so
+is the depth that `auto` chooses. Its cost is that of the choice; what the three trainings at the chosen depth add is
+told too. Trainings start from an empty store. The test part is scored once for each depth, with the model that
+validation chose, and chooses nothing. All rows of a seed are of one machine. `OMP_NUM_THREADS=1` and one command for
+each set use two cores better than one command does.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ from benchmarks import results
 from benchmarks.machine import name as name_of_machine
 from benchmarks.sets import CONFIGS, path_overrides
 from pipelines.activation_store import ActivationStore
+from pipelines.backbones import Backbone
 from pipelines.checkpoint import Checkpoints
 from pipelines.config import RunConfig, auto_learning_rate, load_config
 from pipelines.data import load_splits
@@ -37,13 +41,14 @@ from pipelines.hidden_layers.depth import advise, probe_layers
 from pipelines.intervals import student_interval
 from pipelines.metrics import macro_f1
 from pipelines.predict import embed, predict_logits
-from pipelines.records import Splits, Validation, column, finished
+from pipelines.records import Splits, column, finished
 from pipelines.tune import finished_model, prepare, tune
 
 SEEDS = 5
 DEPTHS = (0, 1, 2, 3, 4, 5, 6)  # of 6; 6 leaves the head
 FACTORS = (0.5, 1.0, 2.0)  # of the default learning rate of a depth
-ITEMS = {"edos": 2_500, "banking77": 4_000}  # a fifth of them validates
+SETS = ("edos", "banking77")
+ITEMS = 2_500  # a fifth of them validates
 PASS_TEXTS = 14_000
 STORE_BYTES = 8 << 30
 PATH = results.results_file("freeze_depth")
@@ -52,8 +57,31 @@ PATH = results.results_file("freeze_depth")
 # ---- rows
 
 
-def train_one(data: str, seed: int, depth: int, factor: float) -> results.Row:
-    """One training at a depth: seconds with validation, scores."""
+def train_depth(data: str, seed: int, depth: int) -> results.Row:
+    """A training at every rate: seconds with validation; the test score of the one that validation chooses."""
+    trained = [(*_train(data, seed, depth, factor), factor) for factor in FACTORS]
+    validation, _, backbone, splits, factor = max(trained, key=lambda found: found[0])
+    texts = column(splits.test, "text")
+    predicted = predict_logits(backbone, backbone.encode(texts), best_precision()).argmax(axis=1)
+    return {
+        "key": train_key(data, seed, depth),
+        "kind": "train",
+        "set": data,
+        "seed": seed,
+        "depth": depth,
+        "factor": factor,
+        "seconds": sum(seconds for _, seconds, *_ in trained),
+        "each": [
+            {"factor": factor, "validation_macro_f1": score, "seconds": seconds}
+            for score, seconds, _, _, factor in trained
+        ],
+        "validation_macro_f1": validation,
+        "macro_f1": macro_f1(splits.targets(splits.test), predicted),
+    } | _machine()
+
+
+def _train(data: str, seed: int, depth: int, factor: float) -> tuple[float, float, Backbone, Splits]:
+    """Best macro-F1 on the validation part, seconds, the model of that epoch, the splits."""
     config, splits = _prepared(data, seed, str(depth))
     rate = factor * auto_learning_rate(depth / max(DEPTHS), lora=False)
     config = config.model_copy(update={"training": config.training.model_copy(update={"learning_rate": rate})})
@@ -64,23 +92,11 @@ def train_one(data: str, seed: int, depth: int, factor: float) -> results.Row:
         trunk = prepare(config, splits.labels, None)
         store = ActivationStore(place / "store", STORE_BYTES)
         parts = accelerator, precision, Checkpoints(place / "checkpoints"), lambda: False, store
-        events = tune(trunk, splits, splits.train, config, *parts)
-        scores = [event.macro_f1 for event in events if isinstance(event, Validation)]
+        score = finished(tune(trunk, splits, splits.train, config, *parts)).best_macro_f1
         seconds = time.perf_counter() - started
         backbone = finished_model(trunk)
-        texts = column(splits.test, "text")
-        predicted = predict_logits(backbone, backbone.encode(texts), precision).argmax(axis=1)
-    return {
-        "key": train_key(data, seed, depth, factor),
-        "kind": "train",
-        "set": data,
-        "seed": seed,
-        "depth": depth,
-        "factor": factor,
-        "seconds": seconds,
-        "validation_macro_f1": max(scores),
-        "macro_f1": macro_f1(splits.targets(splits.test), predicted),
-    } | _machine()
+        accelerator.free_memory()
+    return score, seconds, backbone, splits
 
 
 def choose_one(data: str, seed: int) -> results.Row:
@@ -125,7 +141,7 @@ def time_probes() -> results.Row:
 
 
 def _prepared(data: str, seed: int, freeze: str, items: int | None = None) -> tuple[RunConfig, Splits]:
-    most = [f"data.max_train_items={items or ITEMS[data]}", "data.validation=0.2"]
+    most = [f"data.max_train_items={items or ITEMS}", "data.validation=0.2"]
     options = [f"training.seed={seed}", f"backbone.freeze={freeze}"]
     config = load_config(CONFIGS / f"{data}.yaml", [*path_overrides(data), *most, *options])
     return config, load_splits(config.data, seed)
@@ -139,61 +155,53 @@ def _machine() -> dict[str, Any]:
 
 
 def tables(rows: Sequence[results.Row]) -> str:
-    """Markdown, one set for each machine."""
-    parts = []
-    for own in results.by_machine(rows):
-        parts += [results.environments(own), *(_set(own, data) for data in ITEMS), _passes(own)]
+    """Markdown."""
+    parts = [results.environments(rows), *(_set(rows, data) for data in SETS), _passes(rows)]
     return "\n\n".join(part for part in parts if part)
 
 
 def _set(rows: Sequence[results.Row], data: str) -> str:
     """Mean test macro-F1 of every depth at the rate that validation chose, of `auto`, and what both cost."""
-    own = [row for row in rows if row.get("set") == data]
-    seeds = [seed for seed in range(SEEDS) if _complete(own, seed)]
+    seeds = [own for seed in range(SEEDS) if (own := _complete(rows, data, seed))]
     if not seeds:
         return ""
-    chosen = {depth: [_chosen(own, seed, depth) for seed in seeds] for depth in DEPTHS}
-    means = {depth: statistics.mean(row["macro_f1"] for row in found) for depth, found in chosen.items()}
+    means = {depth: statistics.mean(own[depth]["macro_f1"] for own in seeds) for depth in DEPTHS}
+    seconds = {depth: statistics.mean(own[depth]["seconds"] for own in seeds) for depth in DEPTHS}
     best = max(means, key=lambda depth: means[depth])
-    autos = [_one(own, "auto", seed) for seed in seeds]
-    by_auto = [_chosen(own, seed, auto["depth"])["macro_f1"] for seed, auto in zip(seeds, autos, strict=True)]
-    differences = [a - b["macro_f1"] for a, b in zip(by_auto, chosen[best], strict=True)]
-    costs = [
-        (auto["seconds"] + _cost(own, seed, (auto["depth"],))) / _cost(own, seed, DEPTHS)
-        for seed, auto in zip(seeds, autos, strict=True)
+    by_auto = [own[own["auto"]["depth"]] for own in seeds]
+    differences = [row["macro_f1"] - own[best]["macro_f1"] for row, own in zip(by_auto, seeds, strict=True)]
+    lines = [[str(depth), f"{means[depth]:.3f}", f"{seconds[depth]:.0f}"] for depth in DEPTHS]
+    choice = statistics.mean(own["auto"]["seconds"] for own in seeds)
+    chosen = ", ".join(str(own["auto"]["depth"]) for own in seeds)
+    lines.append([f"auto ({chosen})", f"{statistics.mean(row['macro_f1'] for row in by_auto):.3f}", f"{choice:.0f}"])
+    shares = [own["auto"]["seconds"] / _all_seconds(own) for own in seeds]
+    whole = [
+        (own["auto"]["seconds"] + row["seconds"]) / _all_seconds(own) for row, own in zip(by_auto, seeds, strict=True)
     ]
-    lines = [
-        [str(depth), f"{means[depth]:.3f}", f"{statistics.mean(_cost(own, s, (depth,)) for s in seeds):.0f}"]
-        for depth in DEPTHS
-    ]
-    depths = ", ".join(str(auto["depth"]) for auto in autos)
-    lines.append([f"auto ({depths})", f"{statistics.mean(by_auto):.3f}", f"{100 * statistics.mean(costs):.0f}% of all"])
-    header = [f"{data}, {len(seeds)} seeds: frozen layers", "test macro-F1", "seconds, three rates"]
-    told = f"auto less the best fixed depth ({best}): {_with_interval(differences)}"
+    header = [f"{data}, {len(seeds)} seeds: frozen layers", "test macro-F1", "seconds"]
+    told = (
+        f"auto less the best fixed depth ({best}): {_with_interval(differences)}; its choice costs "
+        f"{_shares(shares)} of trying all depths, {_shares(whole)} with the three trainings at the chosen one"
+    )
     return f"{results.markdown(header, lines)}\n\n{told}"
 
 
-def _complete(rows: Sequence[results.Row], seed: int) -> bool:
-    """Whether all rows of a seed are there."""
-    trained = {(row["depth"], row["factor"]) for row in rows if row["kind"] == "train" and row["seed"] == seed}
-    chosen = any(row["kind"] == "auto" and row["seed"] == seed for row in rows)
-    return chosen and len(trained) == len(DEPTHS) * len(FACTORS)
+def _complete(rows: Sequence[results.Row], data: str, seed: int) -> dict[int | str, results.Row]:
+    """Rows of a seed by depth, and of its choice, from the first machine that has all of them; or none."""
+    for own in results.by_machine(rows):
+        found = [row for row in own if (row.get("set"), row.get("seed")) == (data, seed)]
+        by_depth = {"auto" if row["kind"] == "auto" else row["depth"]: row for row in found}
+        if len(by_depth) == len(DEPTHS) + 1:
+            return by_depth
+    return {}
 
 
-def _one(rows: Sequence[results.Row], kind: str, seed: int) -> results.Row:
-    return next(row for row in rows if row["kind"] == kind and row["seed"] == seed)
+def _all_seconds(own: dict[int | str, results.Row]) -> float:
+    return sum(float(own[depth]["seconds"]) for depth in DEPTHS)
 
 
-def _at(rows: Sequence[results.Row], seed: int, depth: int) -> list[results.Row]:
-    return [row for row in rows if row["kind"] == "train" and (row["seed"], row["depth"]) == (seed, depth)]
-
-
-def _chosen(rows: Sequence[results.Row], seed: int, depth: int) -> results.Row:
-    return max(_at(rows, seed, depth), key=lambda row: row["validation_macro_f1"])
-
-
-def _cost(rows: Sequence[results.Row], seed: int, depths: Sequence[int]) -> float:
-    return sum(row["seconds"] for depth in depths for row in _at(rows, seed, depth))
+def _shares(values: Sequence[float]) -> str:
+    return f"{100 * statistics.mean(values):.0f}% ({100 * min(values):.0f}–{100 * max(values):.0f}%)"
 
 
 def _with_interval(values: Sequence[float]) -> str:
@@ -215,8 +223,8 @@ def _passes(rows: Sequence[results.Row]) -> str:
 # ---- all rows
 
 
-def train_key(data: str, seed: int, depth: int, factor: float) -> str:
-    return f"train {data}, seed {seed}, depth {depth}, rate x {factor:g}, {name_of_machine()}"
+def train_key(data: str, seed: int, depth: int) -> str:
+    return f"train {data}, seed {seed}, depth {depth}, {name_of_machine()}"
 
 
 def auto_key(data: str, seed: int) -> str:
@@ -227,38 +235,37 @@ def pass_key() -> str:
     return f"pass, {name_of_machine()}"
 
 
-def rows() -> list[tuple[str, Callable[[], results.Row]]]:
-    """Key and function of every row; a seed after the other, so that what is there can be read."""
-    found: list[tuple[str, Callable[[], results.Row]]] = [(pass_key(), time_probes)]
+def missing(sets: Sequence[str]) -> list[tuple[str, Callable[[], results.Row]]]:
+    """Key and function of the rows of every seed that no machine has completed, a seed after the other."""
+    done = results.read(PATH)
+    found: list[tuple[str, Callable[[], results.Row]]] = []
     for seed in range(SEEDS):
-        for data in ITEMS:
-            found.append((auto_key(data, seed), partial(choose_one, data, seed)))
-            for depth in DEPTHS:
-                for factor in FACTORS:
-                    one = partial(train_one, data, seed, depth, factor)
-                    found.append((train_key(data, seed, depth, factor), one))
+        for data in sets:
+            if not _complete(done, data, seed):
+                found.append((auto_key(data, seed), partial(choose_one, data, seed)))
+                found += [(train_key(data, seed, depth), partial(train_depth, data, seed, depth)) for depth in DEPTHS]
     return found
 
 
 def main() -> None:
     """Run one row, or all that are missing in processes of their own, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--set", choices=list(ITEMS))
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--set", choices=SETS)
+    parser.add_argument("--seed", type=int)
     parser.add_argument("--depth", type=int, choices=DEPTHS)
-    parser.add_argument("--factor", type=float, choices=FACTORS, default=1.0)
     parser.add_argument("--auto", action="store_true")
     parser.add_argument("--pass", dest="passes", action="store_true")
     parser.add_argument("--tables", action="store_true", help="only print what is there")
     args = parser.parse_args()
     if args.passes:
         results.append(PATH, time_probes())
-    elif args.set and args.auto:
+    elif args.set and args.seed is not None and args.auto:
         results.append(PATH, choose_one(args.set, args.seed))
-    elif args.set and args.depth is not None:
-        results.append(PATH, train_one(args.set, args.seed, args.depth, args.factor))
+    elif args.set and args.seed is not None and args.depth is not None:
+        results.append(PATH, train_depth(args.set, args.seed, args.depth))
     else:
-        results.run_missing(PATH, [] if args.tables else rows())
+        if not args.tables:
+            results.run_missing(PATH, missing([args.set] if args.set else SETS))
         print(tables(results.read(PATH)))
 
 

@@ -83,13 +83,13 @@ def get_file(scope: Scope, id: str) -> File | None:
 
 
 def delete_file(scope: Scope, file: File) -> None:
-    """From now on it does not exist; the sweeper removes content that no file names."""
+    """From now on it does not exist; `leftovers` removes content that no file names."""
     file.deleted_at = time.time()
     scope.session.flush()
 
 
 def expired(session: Session) -> list[File]:
-    """Files whose time is over and that nobody deleted yet, of all tenants: for the sweeper."""
+    """Files whose time is over and that nobody deleted yet, of all tenants: for `leftovers`."""
     over = sa.select(File).where(File.deleted_at.is_(None), File.expires_at < time.time())
     return list(session.scalars(over.limit(1000)))
 

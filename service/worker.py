@@ -15,7 +15,7 @@ from service.execution import Execution
 from service.ids import new_id
 from service.liveness import HEARTBEAT_S, DeclaredDead, Liveness, Reconciler
 from service.settings import ServiceSettings
-from service.sweep import sweep
+from service.leftovers import remove_leftovers
 
 POLL_S = 0.25  # how long a job may wait for a free worker to notice it
 SWEEP_S = 600.0
@@ -61,7 +61,7 @@ def _watch(
     asked: threading.Event,
 ) -> None:
     reconciler = Reconciler(database, jobs)
-    threading.Thread(target=_sweep, args=(settings, database, asked), daemon=True).start()
+    threading.Thread(target=_cleaned, args=(settings, database, asked), daemon=True).start()
     while not asked.is_set():
         liveness.beat()
         liveness.reap(engine)
@@ -70,11 +70,11 @@ def _watch(
         asked.wait(HEARTBEAT_S)
 
 
-def _sweep(settings: ServiceSettings, database: Database, asked: threading.Event) -> None:
+def _cleaned(settings: ServiceSettings, database: Database, asked: threading.Event) -> None:
     """Apart from the heartbeat: deleting many gigabytes takes its time."""
     while not asked.is_set():
         try:
-            sweep(settings, database)
+            remove_leftovers(settings, database)
         except Exception:
             log.exception("what is left over stays for now")
         asked.wait(SWEEP_S)

@@ -19,7 +19,7 @@ from service.tables import Answered, Job, Model
 KEPT_FAILED_S = 7 * 24 * 3600.0  # a failed job may be tried again
 
 
-def sweep(settings: ServiceSettings, database: Database) -> None:
+def remove_leftovers(settings: ServiceSettings, database: Database) -> None:
     """Delete them. Idempotent, safe beside others that do the same."""
     with database.writing() as session:
         for file in expired(session):

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from service import jobs
 from service.database import Scope
 from service.files import add_file, path_of, store
-from service.sweep import KEPT_FAILED_S, sweep
+from service.leftovers import KEPT_FAILED_S, remove_leftovers
 from service.tables import Job, Key
 from tests.service.conftest import Service
 
@@ -25,11 +25,11 @@ def test_expired_files_go_and_others_stay(service: Service) -> None:
         scope = Scope(session, tenant)
         old = add_file(scope, store(service.settings, tenant, io.BytesIO(b"old")), "a", "batch", time.time() - 1)
         new = add_file(scope, store(service.settings, tenant, io.BytesIO(b"new")), "b", "batch", time.time() + 100)
-    sweep(service.settings, service.database)
+    remove_leftovers(service.settings, service.database)
     assert path_of(service.settings, old).exists()  # so young that another upload of the same bytes may be on its way
     for file in (old, new):
         os.utime(path_of(service.settings, file), (0, 0))
-    sweep(service.settings, service.database)
+    remove_leftovers(service.settings, service.database)
     assert not path_of(service.settings, old).exists()
     assert path_of(service.settings, new).exists()
 
@@ -49,7 +49,7 @@ def test_folders_of_jobs_go_when_nobody_needs_them(service: Service) -> None:
         saving.status, saving.owner = "cancelled", "w1"
     folders["saving"] = service.settings.tenant_dir(tenant) / "jobs" / saving.id
     folders["saving"].mkdir()
-    sweep(service.settings, service.database)
+    remove_leftovers(service.settings, service.database)
     assert {state for state, folder in folders.items() if folder.exists()} == {"failed", "running", "paused", "saving"}
     with service.database.reading() as session:
         assert len(session.scalars(sa.select(Job)).all()) == 7
