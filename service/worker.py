@@ -13,9 +13,9 @@ from service.database import Database
 from service.engine import JobEngine, WorkerEngine
 from service.execution import Execution
 from service.ids import new_id
+from service.leftovers import remove_leftovers
 from service.liveness import HEARTBEAT_S, DeclaredDead, Liveness, Reconciler
 from service.settings import ServiceSettings
-from service.leftovers import remove_leftovers
 
 POLL_S = 0.25  # how long a job may wait for a free worker to notice it
 SWEEP_S = 600.0
