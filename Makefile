@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test test-slow chaos lint format bench-training bench-classification bench-service screenshots serve clean
+.PHONY: demo test test-slow test-quantized chaos lint format bench-training bench-classification bench-service screenshots serve clean
 
 demo: $(READY)
 	$(BIN)/rootstock demo --out runs/demo
@@ -17,6 +17,11 @@ ALONE = tests/service tests/pipelines/estimate tests/test_report_browser.py
 test-slow: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow --numprocesses auto --maxprocesses 8 --dist loadfile $(ALONE:%=--ignore=%)
 	$(BIN)/pytest -m slow $(ALONE)
+
+# Beside the environment: where bitsandbytes can be found, peft imports it, and it logs a warning on most CPUs.
+test-quantized: $(READY)
+	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps --upgrade --target .venv/quantized bitsandbytes
+	OMP_NUM_THREADS=1 PYTHONPATH=.venv/quantized $(BIN)/pytest tests/pipelines/test_quantized.py
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -55,18 +55,27 @@ def run_missing(path: Path, rows: Iterable[tuple[str, Callable[[], Row]]]) -> No
     Raises:
         SystemExit: a row failed, and has said why.
     """
-    from pipelines.device import device
-
-    own = multiprocessing.get_context("fork" if device().type == "cpu" else "spawn")  # CUDA does not survive a fork
     for key, run in rows:
         if has(path, key):
             continue
         print(f"running {key}", file=sys.stderr)
-        process = own.Process(target=_run, args=(path, run))
-        process.start()
-        process.join()
-        if process.exitcode:
-            raise SystemExit(f"{key}: failed with exit code {process.exitcode}")
+        try:
+            run_apart(_run, path, run)
+        except ChildProcessError as error:
+            raise SystemExit(f"{key}: {error}") from None
+
+
+def run_apart(function: Callable[..., None], *args: Any) -> None:
+    """Call it in a process of its own, so that its memory is not counted. Raises ChildProcessError if it fails."""
+    from pipelines.device import device
+
+    on_cpu = device().type == "cpu"  # CUDA does not survive a fork
+    start = multiprocessing.get_context("fork").Process if on_cpu else multiprocessing.get_context("spawn").Process
+    process = start(target=function, args=args)
+    process.start()
+    process.join()
+    if process.exitcode:
+        raise ChildProcessError(f"failed with exit code {process.exitcode}")
 
 
 def _run(path: Path, run: Callable[[], Row]) -> None:

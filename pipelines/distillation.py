@@ -23,10 +23,11 @@ from pipelines.config import RunConfig
 from pipelines.data import matching_rows, require_columns, texts_of
 from pipelines.device import Precision
 from pipelines.duplicates import group_items
+from pipelines.encoded import Encoded
 from pipelines.errors import ConfigError, DataError, RunDirectoryError
 from pipelines.lesson import Lesson
 from pipelines.memory import PeakMemory
-from pipelines.predict import predict_logits
+from pipelines.predict import logits_of
 from pipelines.records import COMMON, Event, Splits, Stage, SystemScore, column
 from pipelines.saved_run import SavedRun
 from pipelines.score import predictor, score, score_saved
@@ -107,13 +108,15 @@ def seen_through(teacher: Teacher) -> Dataset:
     return concatenate_datasets([seen, told])
 
 
-def lesson_of(config: RunConfig, teacher: Teacher, splits: Splits, precision: Precision) -> Lesson:
-    """Ask the teacher about every training item and everything that is unlabelled."""
+def lesson_of(
+    config: RunConfig, teacher: Teacher, splits: Splits, precision: Precision, accelerator: Accelerator | None = None
+) -> Lesson:
+    """Ask the teacher about every training item and everything that is unlabelled; processes share the work."""
     assert config.distill is not None
     model = teacher.run.model()
     asked = column(splits.train, "text") + teacher.unlabelled
     started = time.perf_counter()
-    logits = predict_logits(model, model.encode(asked), precision)
+    logits = logits_of(Encoded(model, model.encode(asked)), precision, accelerator)
     order = [teacher.run.labels.index(label) for label in splits.labels]
     return Lesson(config.distill, teacher.unlabelled, logits[:, order], time.perf_counter() - started)
 

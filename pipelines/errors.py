@@ -7,7 +7,7 @@
     ├── DataError             a data file, with file, line and column where they are known
     ├── BackboneError         weights or tokenizer: not found, not trusted, not supported
     ├── RunDirectoryError     a run directory that exists, is incomplete, in use or changed
-    ├── TrainingError         the optimisation itself failed: a loss that is not a number
+    ├── TrainingError         the optimisation itself failed: a loss that is not a number, no memory
     ├── StoreError            hidden states cannot be kept: disk full, read-only; a run goes on without
     ├── BudgetError           no settings were found that fit into the memory or time that is given
     └── Interrupted           stopped on request; a checkpoint was kept
@@ -61,7 +61,7 @@ class RunDirectoryError(RootstockError):
 
 
 class TrainingError(RootstockError):
-    """The optimisation failed, for example because the loss is not a number."""
+    """The optimisation failed: the loss is not a number, or memory ran out."""
 
 
 class StoreError(RootstockError):

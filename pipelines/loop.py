@@ -85,6 +85,8 @@ class Loop:
         if config.unfreeze != "none":
             trunk.open(0)
         self.model, self.optimizer = accelerator.prepare(backbone.model, self.raw)
+        if accelerator.scaler is not None:  # it may come from a training before; a run has the same bits after any
+            accelerator.scaler.load_state_dict(type(accelerator.scaler)(accelerator.device.type).state_dict())
         warmup = round(config.warmup_frac * self.total_steps)
         self.schedule = get_scheduler("linear", self.raw, warmup, self.total_steps)
 

@@ -177,7 +177,7 @@ def carry_out(
     lesson = None
     if teacher is not None:
         yield Stage("distill", f"asking {teacher.run.path.name} about the training items")
-        lesson = lesson_of(config, teacher, splits, precision)
+        lesson = lesson_of(config, teacher, splits, precision, accelerator)
         parts = splits, precision, accelerator, checkpoints / ALONE, stop, store
         alone = yield from student_alone(config, *parts)
     yield Stage("train", _what_is_trained(trunk))

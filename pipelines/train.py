@@ -56,7 +56,7 @@ def train(
 
     Raises:
         Interrupted: after `stop`; the checkpoint is complete.
-        TrainingError: the loss is not a number.
+        TrainingError: the loss is not a number, or memory ran out.
     """
     loop = Loop(trunk, training, config, accelerator)
     progress, best = begun or Progress(), {}

@@ -6,6 +6,7 @@ trunk something else than a pure function of the content.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal
@@ -56,7 +57,7 @@ class Trunk:
     def parameters(self) -> tuple[int, int]:
         """How many parameters are trained, and how many there are, LoRA and head included."""
         parameters = list(self.backbone.model.parameters())
-        return sum(p.numel() for p in parameters if p.requires_grad), sum(p.numel() for p in parameters)
+        return sum(p.numel() for p in parameters if p.requires_grad), sum(map(_size, parameters))
 
     def open(self, layers: int) -> None:
         """Train the head and this many of the uppermost hidden layers; all others are frozen, be it for a while.
@@ -96,6 +97,12 @@ class Trunk:
         if paths:
             paths += backbone.final_norm_paths
         return [backbone.model.get_submodule(path) for path in paths + backbone.head_paths]
+
+
+def _size(parameter: nn.Parameter) -> int:
+    """Numbers in a parameter; one of 4 bits is packed, two in a byte, and knows its own shape."""
+    packed = getattr(parameter, "quant_state", None)
+    return parameter.numel() if packed is None else math.prod(packed.shape)
 
 
 @contextmanager

@@ -40,16 +40,22 @@ def open_next(trunk: Trunk, config: TrainingConfig, epoch: int, gained: bool) ->
 
 def refuse_what_never_opens(trunk: Trunk, config: TrainingConfig) -> None:
     """Raises ConfigError: there is nothing to open, or not everything opens within the epochs."""
-    layers, each = above_cut(trunk), config.unfreeze_layers
-    if config.unfreeze != "none" and layers == 0:
-        raise ConfigError(
-            f"training.unfreeze: expected hidden layers above the freeze point, found none; backbone.freeze must be "
-            f"below {trunk.backbone.depth}"
-        )
-    needed = 1 + -(-layers // each)
+    problem = why_never_opened(above_cut(trunk), config)
+    if problem is not None:
+        raise ConfigError(f"training.unfreeze: {problem}")
+
+
+def why_never_opened(layers: int, config: TrainingConfig) -> str | None:
+    """What hinders gradual unfreezing, if it is wanted, with so many hidden layers above the cut."""
+    if config.unfreeze == "none":
+        return None
+    if layers == 0:
+        return "expected hidden layers above the freeze point, found none; lower backbone.freeze"
+    needed = 1 + -(-layers // config.unfreeze_layers)
     if config.unfreeze == "epoch" and config.epochs < needed:
-        raise ConfigError(
-            f"training.unfreeze: {layers} hidden layers above the freeze point, {each} opened after each epoch, need "
+        return (
+            f"{layers} hidden layers above the freeze point, {config.unfreeze_layers} opened after each epoch, need "
             f"{needed} epochs or more, found {config.epochs}; raise training.epochs, training.unfreeze_layers or "
             "backbone.freeze"
         )
+    return None

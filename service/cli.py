@@ -35,6 +35,7 @@ for _group in ("files", "jobs", "batches", "models"):
 app.add_typer(admin.keys, name="keys")
 app.command()(commands.login)
 INTERRUPTED = 130  # Typer's exit code for Ctrl-C
+ROOM = "Free some memory, or take a smaller backbone, a lower data.max_length or training.precision: bf16."
 stderr = Console(stderr=True, highlight=False, emoji=False)
 
 
@@ -445,6 +446,10 @@ def main() -> None:
         if isinstance(error, OSError) and error.strerror:  # a full disk, a missing right
             stderr.print(f"error: {error.filename or 'a file'}: {error.strerror}", markup=False, soft_wrap=True)
             sys.exit(1)
+        if _out_of_memory(error):
+            problem = str(error).splitlines()[0]
+            stderr.print(f"error: out of memory: {problem}\n{ROOM}", markup=False, soft_wrap=True)
+            sys.exit(1)
         stderr.print(
             f"internal error: {type(error).__name__}: {error}\nThis is a fault in Rootstock. "
             "Run again with ROOTSTOCK_DEBUG=1 to see where it happened.",
@@ -452,6 +457,13 @@ def main() -> None:
             soft_wrap=True,
         )
         sys.exit(1)
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Whether there was not enough of it, in the words of PyTorch. Training answers that itself where it can."""
+    from accelerate.utils.memory import should_reduce_batch_size
+
+    return isinstance(error, MemoryError) or should_reduce_batch_size(error)
 
 
 if __name__ == "__main__":

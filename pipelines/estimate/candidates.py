@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pipelines.batches import padded_length
 from pipelines.config import RunConfig
 from pipelines.tune import freeze_depth
+from pipelines.unfreezing import why_never_opened
 
 CUT_AT_MOST = 95  # percent of the texts that a shorter `max_length` leaves whole
 
@@ -58,7 +59,7 @@ def candidates(config: RunConfig, figures: dict[str, Any], memory: bool, time: b
         memory, time: what is to be less.
     """
     asked = asked_for(config)
-    found = [
+    found = (
         Candidate(freeze, accumulation, max_length, epochs)
         for freeze, accumulation, max_length, epochs in product(
             _freezes(config, figures),
@@ -66,8 +67,9 @@ def candidates(config: RunConfig, figures: dict[str, Any], memory: bool, time: b
             _lengths(config, figures),
             range(asked.epochs, 0, -1) if time else [asked.epochs],
         )
-    ]
-    return sorted((c for c in found if c != asked), key=lambda candidate: _departure(asked, candidate, figures))
+    )
+    possible = (c for c in found if c != asked and _opens_all(config, c, figures))
+    return sorted(possible, key=lambda candidate: _departure(asked, candidate, figures))
 
 
 def _freezes(config: RunConfig, figures: dict[str, Any]) -> Iterator[int | Literal["auto", "none", "all"]]:
@@ -77,6 +79,12 @@ def _freezes(config: RunConfig, figures: dict[str, Any]) -> Iterator[int | Liter
     yield from range(0 if frozen is None else frozen + 1, layers)
     if config.adapter.type == "none" and frozen != layers:
         yield "all"
+
+
+def _opens_all(config: RunConfig, candidate: Candidate, figures: dict[str, Any]) -> bool:
+    """Whether gradual unfreezing, if it is wanted, has something to open and epochs enough for it."""
+    above = int(figures["hidden_layers"]) - max(0, _depth(candidate, figures))
+    return why_never_opened(above, config.training.model_copy(update={"epochs": candidate.epochs})) is None
 
 
 def _accumulations(config: RunConfig) -> list[int]:

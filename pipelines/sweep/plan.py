@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import product
 from typing import Any, Literal
 
 import yaml
+from pydantic import TypeAdapter, ValidationError
 
 from pipelines.config import RunConfig, parse_config
 from pipelines.errors import ConfigError
@@ -23,6 +25,7 @@ SAME_FOR_ALL = {
     "training.processes": "it is the same for the whole sweep; --set it",
     "training.checkpoint_steps": "it changes no result; --set it",
     "training.trackers": "a sweep has none",
+    "training.imbalance": "auto chooses by itself; vary its answers, such as training.loss=cross-entropy,focal",
     "backbone.cache": "it changes no result; --set it",
 }  # keys of those sections that cannot be varied, and why
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
@@ -74,7 +77,7 @@ class Factor:
     def logarithmic(self) -> bool:
         """Whether a range of numbers is looked at on a log scale."""
         low, high = self.values
-        return isinstance(low, float) and low > 0 and high / low >= _LOGARITHMIC
+        return isinstance(low, float | int) and low > 0 and high / low >= _LOGARITHMIC
 
     def to_json(self) -> Any:
         if not self.is_range:
@@ -178,7 +181,15 @@ def _listed(key: str, text: str) -> list[Any]:
 
 
 def _checked(config: RunConfig, key: str, value: Any) -> Any:
-    """The value as the config has it: `3e-4`, which YAML reads as a word, as a number."""
+    """The value as the config has it: `3e-4`, which YAML reads as a word, as a number.
+
+    What it does not go with is for `Settings` to say: another value that is varied may be what it needs.
+    """
+    section, _, name = key.partition(".")
+    field = type(getattr(config, section)).model_fields.get(name)
+    if field is not None:
+        with suppress(ValidationError):
+            return TypeAdapter(field.rebuild_annotation()).validate_python(value)
     try:
         return _value(changed(config, {key: value}), key)
     except ConfigError as error:

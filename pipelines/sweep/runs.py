@@ -24,11 +24,15 @@ class Run:
     Attributes:
         setting: its name.
         changes: what is varied, key -> value.
-        state: complete; pruned: it was stopped as hopeless; failed: its loss was not a number.
+        state: complete; pruned: it was stopped as hopeless; failed: its loss was not a number, or
+            memory ran out.
         scores: macro-F1 on the validation part after every epoch.
         epochs: that it would have had.
         depth: frozen hidden layers; -1 where nothing is frozen.
-        seconds: from loading the model to the last score; validation and checkpoints included.
+        seconds: from loading the model to the last score, validation and checkpoints included; of what was done before
+            an interruption, the training alone.
+        train_seconds: of the training alone: what is paid once for many trainings, such as hidden states that the store
+            lacked, is left out. None where it did not run to its end.
         store: how hidden states were had: cold, warm or off; None where it did not run to its end.
         reason: why it failed.
     """
@@ -42,6 +46,7 @@ class Run:
     depth: int
     learning_rate: float
     seconds: float
+    train_seconds: float | None = None
     store: str | None = None
     reason: str | None = None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from statistics import mean, stdev
 from typing import Any
 
@@ -18,13 +18,12 @@ CAVEAT = (
 )
 
 
-def table(settings: Sequence[Setting], runs: Runs, seeds: int, base: Mapping[str, Any]) -> list[dict[str, Any]]:
+def table(settings: Sequence[Setting], runs: Runs, seeds: int, own: Setting | None) -> list[dict[str, Any]]:
     """A row for every setting: the best first, those that lack a seed last.
 
     Args:
         seeds: trainings of a setting that was not dropped.
-        base: what the config itself has for what is varied: the setting that others are compared with, or the first
-            one where that is not among them.
+        own: the config's own setting, which others are compared with; the first one where it is not among them.
 
     Raises:
         TrainingError: no setting has all its seeds.
@@ -34,7 +33,7 @@ def table(settings: Sequence[Setting], runs: Runs, seeds: int, base: Mapping[str
     if not whole:
         reasons = [run.reason for run in runs if run.reason is not None]
         raise TrainingError(f"no setting was trained to its end; {reasons[0] if reasons else 'all were pruned'}")
-    reference = next((row for row in whole if row["changes"] == base), whole[0])
+    reference = next((row for row in whole if own is not None and row["setting"] == own.name), whole[0])
     ranked = _ranked(whole)
     for row in rows:
         row["reference"] = row is reference
@@ -68,7 +67,7 @@ def _row(setting: Setting, runs: Sequence[Run]) -> dict[str, Any]:
         "low": min(scores, default=None),
         "high": max(scores, default=None),
         "deviation": stdev(scores) if len(scores) > 1 else None,
-        "seconds": mean(run.seconds for run in complete) if complete else None,
+        "seconds": mean(run.train_seconds or 0.0 for run in complete) if complete else None,
         "learning_rate": setting.learning_rate,
         "depth": setting.depth,
         "epochs": setting.config.training.epochs,

@@ -82,13 +82,22 @@ class Settings:
 
     @property
     def deepest(self) -> RunConfig:
-        """Of all that were checked, one with most hidden layers frozen, which gains most from keeping their states."""
-        return max(self._cuts.values(), key=lambda cut: cut.depth).config
+        """Of all that were checked, one with most hidden layers frozen, which gains most from keeping their states; those
+        of a quantized backbone are not kept."""
+        most = max(self._cuts.values(), key=lambda cut: (cut.config.backbone.quantize == "none", cut.depth))
+        return most.config
 
     def of(self, changes: Mapping[str, Any]) -> Setting:
         """The setting with these values. Raises ConfigError in one line that names it, BackboneError."""
         setting = self.checked(changes)
         return self._found.setdefault(_identity(setting), setting)
+
+    def known(self, changes: Mapping[str, Any]) -> Setting | None:
+        """The setting that comes to the same as these values, if it is one of the sweep."""
+        try:
+            return self._found.get(_identity(self.checked(changes)))
+        except ConfigError:
+            return None
 
     def checked(self, changes: Mapping[str, Any]) -> Setting:
         """The same, without counting it among those of the sweep."""
@@ -134,6 +143,10 @@ def _identity(setting: Setting) -> str:
     """What decides the result, in words that do not depend on how it was written."""
     config = setting.config
     training = config.training.model_dump(mode="json") | {"learning_rate": setting.learning_rate}
+    if config.training.loss != "focal":
+        del training["focal_gamma"]
+    if config.training.unfreeze == "none":
+        del training["unfreeze_layers"]
     adapter = config.adapter.model_dump(mode="json") if config.adapter.type != "none" else None
     backbone = config.backbone.model_dump(mode="json", include={"name", "revision", "quantize"})
     return json.dumps([training, backbone, setting.depth, adapter])

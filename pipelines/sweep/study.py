@@ -105,7 +105,7 @@ def _distribution(factor: Factor) -> BaseDistribution:
         return CategoricalDistribution(factor.values)
     low, high = factor.values
     if isinstance(low, int):
-        return IntDistribution(low, high)
+        return IntDistribution(low, high, log=factor.logarithmic)
     return FloatDistribution(low, high, log=factor.logarithmic)
 
 

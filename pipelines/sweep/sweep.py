@@ -72,15 +72,21 @@ def sweep(
     yield Stage("settings", "checking that each can be trained")
     settings = Settings(config, splits.labels, start)
     check = settings.checked if plan.method == "optuna" else settings.of
-    for changes in combinations(factors, plan.method, config):
+    asked = combinations(factors, plan.method, config)
+    for changes in asked:
         check(changes)
     total = (plan.trials_wanted if plan.method == "optuna" else len(settings.all)) * plan.seeds
+
+    if plan.method == "grid" and len(settings.all) < len(asked):
+        yield Stage(
+            "settings", f"{len(asked)} combinations come to {len(settings.all)} settings; the others are the same"
+        )
 
     directory = SweepDirectory(out)
     accelerator = start_accelerator(precision, (), directory.partial)
     trunk = prepare(settings.deepest, splits.labels, start)
     if accelerator.is_main_process:
-        provenance = provenance_of(config, splits, trunk.backbone, start, None, precision)
+        provenance = provenance_of(settings.deepest, splits, trunk.backbone, start, None, precision)
         own = {"kind": "sweep", "processes": accelerator.num_processes, "weights": settings.weights}
         directory.open(config, provenance | own | plan.to_json() | decided_by(plan), resume)
     accelerator.wait_for_everyone()
@@ -190,7 +196,7 @@ def _train(
 
 def _found(config: RunConfig, plan: Plan, factors: list[Factor], settings: Settings, runs: Runs) -> dict[str, Any]:
     """sweep.json. Raises TrainingError if no setting has all its seeds."""
-    rows = table(settings.all, runs, plan.seeds, values_in(config, factors))
+    rows = table(settings.all, runs, plan.seeds, settings.known(values_in(config, factors)))
     states = Counter(run.state for run in runs)
     stores = Counter(run.store for run in runs.complete)
     return plan.to_json() | {

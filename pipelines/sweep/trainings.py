@@ -49,6 +49,7 @@ class Trainings:
 
         Raises:
             Interrupted: after `stop`; a checkpoint is kept.
+            TrainingError: it failed with several processes: the others may wait for this one in the middle of a step.
         """
         self.accelerator.free_memory()  # of the model before
         started = time.perf_counter()
@@ -56,6 +57,7 @@ class Trainings:
         scores, seconds = _before(checkpoints)
         state: State = "complete"
         store: str | None = None
+        train_seconds: float | None = None
         reason: str | None = None
         try:
             trunk = prepare(config, self.splits.labels, self.start)
@@ -65,12 +67,14 @@ class Trainings:
             if progress is None:
                 state = "pruned"
             else:
-                store = progress.store
+                store, train_seconds = progress.store, progress.seconds - progress.before
         except TrainingError as error:
+            if self.accelerator.num_processes > 1:
+                raise
             state, reason = "failed", str(error)
         seconds += time.perf_counter() - started
         settled = config.training.epochs, setting.depth, setting.learning_rate
-        run = Run(setting.name, setting.changes, seed, state, scores, *settled, seconds, store, reason)
+        run = Run(setting.name, setting.changes, seed, state, scores, *settled, seconds, train_seconds, store, reason)
         return agreed(run)
 
 

@@ -64,6 +64,15 @@ def test_an_epoch_of_balanced_draws_has_every_class_as_often(tmp_path: Path) -> 
     np.testing.assert_array_equal(drawn[0], np.concatenate(loop.batches(0)))
 
 
+def test_a_training_starts_with_the_scale_of_a_first_one(tmp_path: Path) -> None:
+    """Of fp16 losses: what a training before has left would skip other steps."""
+    run = Run(tmp_path)
+    fresh = torch.amp.GradScaler("cpu").state_dict()
+    run.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    Loop(run.trunk, run.training, run.config, run.accelerator)
+    assert run.accelerator.scaler.state_dict() == fresh
+
+
 @pytest.mark.parametrize("freeze", [1, "none"])
 def test_gradient_checkpointing_gives_the_same_bits(freeze: Freeze, tmp_path: Path) -> None:
     plain, saving = Run(tmp_path, freeze=freeze), Run(tmp_path, freeze=freeze, gradient_checkpointing=True)

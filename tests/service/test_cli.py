@@ -106,6 +106,16 @@ def test_misuse_of_the_command_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_out_of_memory_is_no_fault_of_rootstock(inside: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
+    def app() -> None:
+        raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB.\nA long story")
+
+    monkeypatch.setattr("service.cli.app", app)
+    code, _, told = inside()
+    assert code == 1
+    assert told.startswith("error: out of memory: CUDA out of memory. Tried to allocate 2.00 GiB.\nFree some memory")
+
+
 def test_compare_scores_a_run_on_a_file_with_other_column_names(tmp_path: Path) -> None:
     first_run(tmp_path)
     rows = [{"tweet": row["text"], "class": row["label"]} for row in toy_rows(30, seed=9)]

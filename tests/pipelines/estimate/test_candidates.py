@@ -67,6 +67,15 @@ def test_freezing_goes_as_deep_as_it_can(sections: dict[str, Any], frozen: int |
     assert {candidate.freeze for candidate in found} == freezes
 
 
+def test_gradual_unfreezing_keeps_layers_to_open_and_epochs_for_them() -> None:
+    """With 6 hidden layers, one opened after each epoch: N epochs open N - 1 of them."""
+    config = config_of(backbone={"freeze": 2}, training={"unfreeze": "epoch", "epochs": 5})
+    found = candidates(config, figures(), memory=False, time=True)
+    assert {(candidate.freeze, candidate.epochs) for candidate in found} == {
+        (2, 5), (3, 5), (3, 4), (4, 5), (4, 4), (4, 3), (5, 5), (5, 4), (5, 3), (5, 2),
+    }  # fmt: skip
+
+
 def test_a_batch_is_divided_down_to_single_items() -> None:
     config = config_of(training={"batch_size": 12, "accumulation": 2})
     found = candidates(config, figures(), memory=True, time=False)

@@ -34,7 +34,7 @@ def test_ranges_are_for_optuna_and_log_uniform_where_they_span_a_factor_of_ten()
     texts = (f"{RATE}=1e-5..1e-3", f"{EPOCHS}=1..20", "adapter.alpha=8..64", "adapter.dropout=0..0.5")
     rate, epochs, alpha, dropout = read(*texts, method="optuna")
     assert (rate.values, rate.is_range, rate.logarithmic) == ((1e-5, 1e-3), True, True)
-    assert (epochs.values, epochs.logarithmic) == ((1, 20), False)
+    assert (epochs.values, epochs.logarithmic) == ((1, 20), True)
     assert (alpha.values, alpha.logarithmic) == ((8.0, 64.0), False)
     assert isinstance(alpha.values[0], float)  # as the config has it
     assert not dropout.logarithmic
@@ -58,6 +58,7 @@ def test_ranges_are_for_optuna_and_log_uniform_where_they_span_a_factor_of_ten()
         ("output=a,b", "expected a key of training, backbone or adapter"),
         ("training.seed=0,1", "--vary training.seed: cannot be varied: the seed is varied by --seeds"),
         ("training.precision=fp32,bf16", "cannot be varied: it is the same for the whole sweep; --set it"),
+        ("training.imbalance=none,auto", "cannot be varied: auto chooses by itself; vary its answers"),
         ("backbone.cache=on,off", "cannot be varied: it changes no result"),
         ("training.learning_rate=1e-5..1e-3", "a range is for --method optuna; grid needs values with commas between"),
     ],
@@ -67,6 +68,14 @@ def test_what_cannot_be_varied_is_refused_in_one_line(vary: str, message: str) -
         read(vary)
     assert message in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_a_value_that_needs_another_one_is_read_alone() -> None:
+    """Whether they go together is asked of every setting."""
+    adapters, bits = read("adapter.type=lora,dora", "backbone.quantize=none,4bit")
+    assert (adapters.values, bits.values) == (("lora", "dora"), ("none", "4bit"))
+    with pytest.raises(ConfigError, match="4bit without an adapter"):
+        changed(CONFIG, {"backbone.quantize": "4bit"})
 
 
 @pytest.mark.parametrize(

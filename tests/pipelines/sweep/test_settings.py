@@ -52,6 +52,23 @@ def test_settings_that_come_to_the_same_count_once(settings: Settings) -> None:
     assert len(settings.all) == 2
 
 
+def test_what_is_off_makes_no_second_setting(settings: Settings) -> None:
+    plain = settings.of({"training.loss": "cross-entropy", "training.focal_gamma": 1.0})
+    assert settings.of({"training.loss": "cross-entropy", "training.focal_gamma": 2.0}) is plain
+    assert settings.of({"training.unfreeze_layers": 3}) is plain
+    focal = settings.of({"training.loss": "focal", "training.focal_gamma": 1.0})
+    assert settings.of({"training.loss": "focal", "training.focal_gamma": 2.0}) is not focal
+    assert len(settings.all) == 3
+
+
+def test_a_setting_is_known_however_it_is_written(settings: Settings) -> None:
+    three = settings.of({FREEZE: 3, RATE: 1e-3})
+    assert settings.known({FREEZE: "all", RATE: "auto"}) is three  # 1e-3 at this depth
+    assert settings.known({FREEZE: 2}) is None
+    assert settings.known({FREEZE: 9}) is None  # more layers than there are
+    assert settings.all == [three]
+
+
 def test_a_model_is_loaded_once_for_each_shape(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = []
     real = module.prepare

@@ -54,7 +54,7 @@ def without_times(found: dict[str, Any]) -> dict[str, Any]:
     """By setting, what two sweeps share: not the order of equals, which times decide."""
     rows = {
         row["setting"]: {key: value for key, value in row.items() if key not in ("seconds", "rank", "runs")}
-        | {"runs": [{k: v for k, v in run.items() if k != "seconds"} for run in row["runs"]]}
+        | {"runs": [{k: v for k, v in run.items() if k not in ("seconds", "train_seconds")} for run in row["runs"]]}
         for row in found["settings"]
     }
     return rows | {key: found[key] for key in ("trainings", "store", "vary", "seeds")}
