@@ -94,8 +94,8 @@ def _config(body: JobRequest, asked: Hyperparameters) -> dict[str, Any]:
     unknown = [key for key in body.backbone if key not in OWN_BACKBONE_KEYS]
     if unknown:
         raise invalid(
-            f"backbone.{unknown[0]}: expected {' or '.join(OWN_BACKBONE_KEYS)}; `model` names the weights, and jobs train "
-            "them whole, not quantized",
+            f"backbone.{unknown[0]}: expected {' or '.join(OWN_BACKBONE_KEYS)}; `model` names the weights, which "
+            "are trained whole, not quantized",
             "backbone",
         )
     sections = {"backbone": body.backbone, "adapter": body.adapter, "evaluation": body.evaluation}

@@ -82,7 +82,7 @@ class Settings:
 
     @property
     def deepest(self) -> RunConfig:
-        """Of all that were checked, one with most hidden layers frozen, which gains most from keeping their states; those
+        """Of all that were checked, one with most hidden layers frozen: it gains most from keeping their states; those
         of a quantized backbone are not kept."""
         most = max(self._cuts.values(), key=lambda cut: (cut.config.backbone.quantize == "none", cut.depth))
         return most.config

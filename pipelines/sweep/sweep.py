@@ -78,9 +78,7 @@ def sweep(
     total = (plan.trials_wanted if plan.method == "optuna" else len(settings.all)) * plan.seeds
 
     if plan.method == "grid" and len(settings.all) < len(asked):
-        yield Stage(
-            "settings", f"{len(asked)} combinations come to {len(settings.all)} settings; the others are the same"
-        )
+        yield Stage("settings", f"{len(asked)} combinations come to {len(settings.all)} that differ")
 
     directory = SweepDirectory(out)
     accelerator = start_accelerator(precision, (), directory.partial)
