@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import os
 import shutil
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO
@@ -24,7 +26,6 @@ from service.tables import File
 
 PURPOSES = ("assistants", "batch", "fine-tune", "vision", "user_data", "evals")  # that a client may upload for
 RESERVE = 64 << 20  # bytes of disk that stay free
-YOUNG_S = 3600.0  # content may be this old before its file object is there
 BLOCK = 1 << 20
 
 
@@ -46,7 +47,8 @@ def store(settings: ServiceSettings, tenant_id: str, content: IO[bytes]) -> Stor
             stored = _copy(content, file, folder)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(folder / stored.sha256)
+        with _alone(folder):
+            temporary.replace(folder / stored.sha256)
         sync(folder)
         return stored
     except OSError as error:
@@ -94,13 +96,23 @@ def expired(session: Session) -> list[File]:
     return list(session.scalars(over.limit(1000)))
 
 
-def unnamed_content(settings: ServiceSettings, session: Session) -> list[Path]:
-    """Content that no live file names, and uploads that never ended; none so young that its file may be on its way."""
+def unnamed_content(settings: ServiceSettings, session: Session) -> dict[Path, int]:
+    """Content that no live file names, and uploads that never ended, each with the time of its last change, in ns."""
     named = sa.select(File.tenant_id, File.sha256).where(File.deleted_at.is_(None))
     live = {(tenant, sha256) for tenant, sha256 in session.execute(named)}
-    old = time.time() - YOUNG_S
-    paths = settings.data_dir.glob("tenants/*/files/*")
-    return [path for path in paths if (path.parts[-3], path.name) not in live and path.stat().st_mtime < old]
+    found = {}
+    for path in settings.data_dir.glob("tenants/*/files/*"):
+        with suppress(FileNotFoundError):  # an upload that has just ended
+            if (path.parts[-3], path.name) not in live:
+                found[path] = path.stat().st_mtime_ns
+    return found
+
+
+def remove_content(path: Path, changed: int) -> None:
+    """Delete content unless it was stored anew after it was `changed`: a file may be about to name it."""
+    with suppress(FileNotFoundError), _alone(path.parent):
+        if path.stat().st_mtime_ns == changed:
+            path.unlink()
 
 
 def base_name(filename: str) -> str:
@@ -112,6 +124,17 @@ def base_name(filename: str) -> str:
 
 def _live(file: File) -> bool:
     return file.deleted_at is None and (file.expires_at is None or file.expires_at > time.time())
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Within it no other process puts content into this folder or takes it out."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _folder(settings: ServiceSettings, tenant_id: str) -> Path:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import shutil
 import time
+from pathlib import Path
 
 import sqlalchemy as sa
 
 from pipelines.durable import discard
 from service.database import Database, Scope
-from service.files import delete_file, expired, get_file, unnamed_content
+from service.files import delete_file, expired, get_file, remove_content, unnamed_content
 from service.idempotency import KEPT_S
 from service.jobs import ACTIVE
 from service.models import folder_of
@@ -19,25 +20,37 @@ from service.tables import Answered, Job, Model
 KEPT_FAILED_S = 7 * 24 * 3600.0  # a failed job may be tried again
 
 
-def remove_leftovers(settings: ServiceSettings, database: Database) -> None:
-    """Delete them. Idempotent, safe beside others that do the same."""
-    with database.writing() as session:
-        for file in expired(session):
-            delete_file(Scope(session, file.tenant_id), file)
-        session.execute(sa.delete(Answered).where(Answered.created_at < time.time() - KEPT_S))
-    with database.reading() as session:
-        contents = unnamed_content(settings, session)
-        models = [folder_of(settings, model) for model in session.scalars(sa.select(Model).where(Model.deleted_at > 0))]
-    for content in contents:
-        content.unlink(missing_ok=True)
-    for folder in models:
-        discard(folder)
-    for place, over in (("jobs", _ended), ("batches", _gone)):
-        for folder in settings.data_dir.glob(f"tenants/*/{place}/*"):
-            if folder.name.startswith(".trash-"):
-                shutil.rmtree(folder, ignore_errors=True)
-            elif over(database, folder.name):
-                discard(folder)
+class Leftovers:
+    """Finds and deletes them. Idempotent, safe beside others that do the same.
+
+    Content is deleted when it was found twice: its file object may be on its way, however the clock of the day jumps.
+    """
+
+    def __init__(self, settings: ServiceSettings, database: Database) -> None:
+        self.settings, self.database = settings, database
+        self.seen: dict[Path, int] = {}
+
+    def remove(self) -> None:
+        with self.database.writing() as session:
+            for file in expired(session):
+                delete_file(Scope(session, file.tenant_id), file)
+            session.execute(sa.delete(Answered).where(Answered.created_at < time.time() - KEPT_S))
+        with self.database.reading() as session:
+            unnamed = unnamed_content(self.settings, session)
+            deleted = sa.select(Model).where(Model.deleted_at > 0)
+            models = [folder_of(self.settings, model) for model in session.scalars(deleted)]
+        for path, changed in unnamed.items():
+            if self.seen.get(path) == changed:
+                remove_content(path, changed)
+        self.seen = unnamed
+        for folder in models:
+            discard(folder)
+        for place, over in (("jobs", _ended), ("batches", _gone)):
+            for folder in self.settings.data_dir.glob(f"tenants/*/{place}/*"):
+                if folder.name.startswith(".trash-"):
+                    shutil.rmtree(folder, ignore_errors=True)
+                elif over(self.database, folder.name):
+                    discard(folder)
 
 
 def _gone(database: Database, job_id: str) -> bool:

@@ -1,8 +1,9 @@
 """Who is alive, and what happens to the work of those who are not.
 
-A worker shows every HEARTBEAT_S that it lives, by the database's clock. One that has been silent for the lease, or
-whose lock on this host is free, is dead: the child that it left on this host is killed first, then its jobs go back
-to the queue. A worker that wakes up and finds itself declared dead ends at once.
+A worker shows every HEARTBEAT_S that it lives. One whose sign has not changed for the lease, as another worker sees it
+without looking at any clock of the day, is dead, and so is one whose lock on this host is free: the child that it left
+on this host is killed first, then its jobs go back to the queue. A worker that wakes up and finds itself declared dead
+ends at once.
 """
 
 from __future__ import annotations
@@ -11,6 +12,9 @@ import fcntl
 import json
 import logging
 import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -31,12 +35,31 @@ class DeclaredDead(Exception):
     """Others have taken this worker's jobs over."""
 
 
-class Liveness:
-    """The heartbeat of one worker, and its eye on the others."""
+@dataclass
+class _Silence:
+    """Seconds for which another worker has shown the same sign."""
 
-    def __init__(self, settings: ServiceSettings, database: Database, boot_id: str) -> None:
+    sign: float
+    seconds: float = 0.0
+
+
+class Liveness:
+    """The heartbeat of one worker, and its eye on the others.
+
+    Args:
+        clock: seconds that only ever grow.
+    """
+
+    def __init__(
+        self,
+        settings: ServiceSettings,
+        database: Database,
+        boot_id: str,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.settings, self.database, self.boot_id = settings, database, boot_id
         self.host, self.lease_s = os.uname().nodename, settings.limits.lease_s
+        self._clock, self._looked, self._silences = clock, clock(), dict[str, _Silence]()
         self._lock = self._lock_file(boot_id).open("w")
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         json.dump(record_of(os.getppid()), self._lock)
@@ -78,9 +101,23 @@ class Liveness:
 
     def _dead(self) -> list[Worker]:
         with self.database.reading() as session:
-            now = self.database.now(session)
             others = list(session.scalars(sa.select(Worker).where(Worker.boot_id != self.boot_id)))
-        return [each for each in others if now - each.heartbeat_at > self.lease_s or self._unlocked(each)]
+        silent = self._silent(others)
+        return [each for each in others if each.boot_id in silent or self._unlocked(each)]
+
+    def _silent(self, others: list[Worker]) -> set[str]:
+        """Those whose sign has stayed the same for the lease. A longer pause between two looks counts as a short one:
+        the database was away, or this worker was frozen, and the others could not be heard."""
+        now = self._clock()
+        passed, self._looked = min(now - self._looked, 2 * HEARTBEAT_S), now
+        before, self._silences = self._silences, {}
+        for other in others:
+            known = before.get(other.boot_id)
+            same = known is not None and known.sign == other.heartbeat_at
+            self._silences[other.boot_id] = _Silence(
+                other.heartbeat_at, known.seconds + passed if known and same else 0.0
+            )
+        return {boot_id for boot_id, silence in self._silences.items() if silence.seconds > self.lease_s}
 
     def _unlocked(self, worker: Worker) -> bool:
         """Proof of death on this host, at once: nobody holds its lock."""

@@ -13,7 +13,7 @@ from service.database import Database
 from service.engine import JobEngine, WorkerEngine
 from service.execution import Execution
 from service.ids import new_id
-from service.leftovers import remove_leftovers
+from service.leftovers import Leftovers
 from service.liveness import HEARTBEAT_S, DeclaredDead, Liveness, Reconciler
 from service.settings import ServiceSettings
 
@@ -72,9 +72,10 @@ def _watch(
 
 def _cleaned(settings: ServiceSettings, database: Database, asked: threading.Event) -> None:
     """Apart from the heartbeat: deleting many gigabytes takes its time."""
+    leftovers = Leftovers(settings, database)
     while not asked.is_set():
         try:
-            remove_leftovers(settings, database)
+            leftovers.remove()
         except Exception:
             log.exception("what is left over stays for now")
         asked.wait(SWEEP_S)

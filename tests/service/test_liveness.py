@@ -46,9 +46,23 @@ def settings(tmp_path: Path) -> ServiceSettings:
     return ServiceSettings(tmp_path, f"sqlite:///{tmp_path / 'rootstock.db'}")
 
 
+class Clock:
+    """Seconds that the test lets pass."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
 @pytest.fixture
-def two(settings: ServiceSettings, database: Database) -> Iterator[tuple[Liveness, Liveness]]:
-    one, other = Liveness(settings, database, "w1"), Liveness(settings, database, "w2")
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def two(settings: ServiceSettings, database: Database, clock: Clock) -> Iterator[tuple[Liveness, Liveness]]:
+    one, other = (Liveness(settings, database, boot_id, clock) for boot_id in ("w1", "w2"))
     one.begin()
     other.begin()
     yield one, other
@@ -76,18 +90,30 @@ def age(database: Database, boot_id: str, seconds: float) -> None:
         )
 
 
-def test_the_living_are_left_alone(database: Database, two: tuple[Liveness, Liveness]) -> None:
+def look(liveness: Liveness, engine: FakeEngine, clock: Clock, seconds: int) -> None:
+    """Reap every five seconds for so long."""
+    for _ in range(0, seconds, 5):
+        clock.now += 5
+        liveness.reap(engine)  # type: ignore[arg-type]
+
+
+def test_the_living_are_left_alone(database: Database, two: tuple[Liveness, Liveness], clock: Clock) -> None:
     id, engine = running_job(database, "w2"), FakeEngine()
-    two[0].reap(engine)  # type: ignore[arg-type]
+    for _ in range(20):
+        look(two[0], engine, clock, 5)
+        two[1].beat()
     assert engine.told == []
     assert job_of(database, id).owner == "w2"
 
 
-def test_a_silent_worker_loses_its_jobs_and_learns_of_it(database: Database, two: tuple[Liveness, Liveness]) -> None:
+def test_a_silent_worker_loses_its_jobs_and_learns_of_it(
+    database: Database, two: tuple[Liveness, Liveness], clock: Clock
+) -> None:
     id, engine = running_job(database, "w2"), FakeEngine()
     before = job_of(database, id).attempt
-    age(database, "w2", 31)
-    two[0].reap(engine)  # type: ignore[arg-type]
+    look(two[0], engine, clock, 35)  # the first look is when it was last heard
+    assert engine.told == []
+    look(two[0], engine, clock, 5)
     assert engine.told == [("recover", ["w2"])]
     after = job_of(database, id)
     assert (after.owner, after.status) == (None, "queued")
@@ -95,6 +121,28 @@ def test_a_silent_worker_loses_its_jobs_and_learns_of_it(database: Database, two
     with pytest.raises(DeclaredDead):
         two[1].beat()
     two[0].beat()
+
+
+@pytest.mark.parametrize("jump", [-7200.0, 7200.0])
+def test_a_clock_that_jumps_kills_nobody(
+    database: Database, two: tuple[Liveness, Liveness], clock: Clock, jump: float
+) -> None:
+    engine = FakeEngine()
+    look(two[0], engine, clock, 20)
+    age(database, "w2", jump)  # its next sign, by another clock
+    look(two[0], engine, clock, 20)
+    assert engine.told == []
+
+
+def test_a_worker_that_could_not_look_for_long_does_not_take_that_for_silence(
+    two: tuple[Liveness, Liveness], clock: Clock
+) -> None:
+    """Frozen, or without its database, which the others could not reach either."""
+    engine = FakeEngine()
+    look(two[0], engine, clock, 10)
+    clock.now += 3600
+    look(two[0], engine, clock, 5)
+    assert engine.told == []
 
 
 def test_a_free_lock_on_this_host_is_proof_at_once(database: Database, two: tuple[Liveness, Liveness]) -> None:

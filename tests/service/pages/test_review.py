@@ -10,7 +10,7 @@ import pytest
 from service import reviews
 from service.database import Scope
 from service.files import get_file, path_of
-from service.leftovers import remove_leftovers
+from service.leftovers import Leftovers
 from service.tables import Job, ReviewLabel
 from tests.service.pages.conftest import Browser, with_model
 from tests.service.pages.labelled import ITEMS, labelled
@@ -167,14 +167,14 @@ def test_a_follow_up_job_starts_from_the_model(browser: Browser, batch: str) -> 
 
 def test_results_are_swept_when_their_output_is_deleted(browser: Browser, batch: str) -> None:
     folder = browser.service.settings.tenant_dir(browser.tenant) / "batches" / batch
-    remove_leftovers(browser.service.settings, browser.service.database)
+    Leftovers(browser.service.settings, browser.service.database).remove()
     assert folder.is_dir()
     trash = folder.with_name(".trash-other-1")
     trash.mkdir()
     left = labelled(browser, with_model(browser, "else"))
     browser.change(left, status="cancelled", result=None)
     browser.delete_output(batch)
-    remove_leftovers(browser.service.settings, browser.service.database)
+    Leftovers(browser.service.settings, browser.service.database).remove()
     assert list(folder.parent.iterdir()) == []
     with browser.service.database.reading() as session:
         scope = Scope(session, browser.tenant)
