@@ -33,32 +33,39 @@ def weights(path: Path) -> bytes:
     return (path / "model" / "model.safetensors").read_bytes()
 
 
-def test_the_run_is_that_of_the_chosen_answer(tmp_path: Path) -> None:
-    raw = uneven_config(tmp_path)
-    run(raw, tmp_path / "auto")
-    section = report(tmp_path / "auto")["imbalance"]
+@pytest.fixture(scope="module")
+def auto(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
+    """Config and directory of a run that nothing has stopped."""
+    folder = tmp_path_factory.mktemp("auto")
+    raw = uneven_config(folder)
+    run(raw, folder / "auto")
+    return raw, folder / "auto"
+
+
+def test_the_run_is_that_of_the_chosen_answer(auto: tuple[dict[str, Any], Path], tmp_path: Path) -> None:
+    raw, out = auto
+    section = report(out)["imbalance"]
     assert [row["name"] for row in section["answers"]] == list(ANSWERS)
     settings = ANSWERS[section["chosen"]]
-    raw["training"] |= settings | {"imbalance": "none"}
-    run(raw, tmp_path / "fixed")
-    assert weights(tmp_path / "auto") == weights(tmp_path / "fixed")
-    written = yaml.safe_load((tmp_path / "auto" / "config.yaml").read_text(encoding="utf-8"))
+    training = raw["training"] | settings | {"imbalance": "none"}
+    run(raw | {"training": training}, tmp_path / "fixed")
+    assert weights(out) == weights(tmp_path / "fixed")
+    written = yaml.safe_load((out / "config.yaml").read_text(encoding="utf-8"))
     assert {key: written["training"][key] for key in settings} == settings
-    assert not (tmp_path / "auto" / "imbalance.json").exists()
-    html = (tmp_path / "auto" / "report.html").read_text(encoding="utf-8")
+    assert not (out / "imbalance.json").exists()
+    html = (out / "report.html").read_text(encoding="utf-8")
     assert 'id="imbalance"' in html
     assert "imbalance" not in report(tmp_path / "fixed")
 
 
-def test_a_stopped_choice_is_made_alike(tmp_path: Path) -> None:
-    raw = uneven_config(tmp_path)
-    run(raw, tmp_path / "whole")
+def test_a_stopped_choice_is_made_alike(auto: tuple[dict[str, Any], Path], tmp_path: Path) -> None:
+    raw, undisturbed = auto
     tried: list[str] = []
     events = finetune(parse_config(raw), tmp_path / "halves", stop=lambda: len(tried) == 3)
     with pytest.raises(Interrupted):
         tried.extend(event.message for event in events if isinstance(event, Stage) and event.name == "imbalance")
     run(raw, tmp_path / "halves", resume=True)
-    assert weights(tmp_path / "halves") == weights(tmp_path / "whole")
+    assert weights(tmp_path / "halves") == weights(undisturbed)
 
 
 @pytest.mark.parametrize(

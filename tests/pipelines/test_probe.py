@@ -85,17 +85,27 @@ def test_freeze_auto_works_with_lora(tmp_path: Path) -> None:
     assert (tmp_path / "auto" / "adapter").is_dir()
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
+    """Config and directory of a run that nothing has stopped."""
+    folder = tmp_path_factory.mktemp("whole")
+    raw = toy_config(folder, backbone={"freeze": "auto"})
+    run(raw, folder / "whole")
+    return raw, folder / "whole"
+
+
 @pytest.mark.parametrize("after", ["probe", "short run", "depth", "train"])
-def test_a_stopped_run_goes_on_with_the_same_choice(after: str, tmp_path: Path) -> None:
-    raw = toy_config(tmp_path, backbone={"freeze": "auto"})
-    run(raw, tmp_path / "whole")
+def test_a_stopped_run_goes_on_with_the_same_choice(
+    after: str, whole: tuple[dict[str, Any], Path], tmp_path: Path
+) -> None:
+    raw, undisturbed = whole
     seen: list[str] = []
     events = finetune(parse_config(raw), tmp_path / "halves", stop=lambda: after in seen)
     with pytest.raises(Interrupted):
         seen.extend(event.name for event in events if isinstance(event, Stage))
     run(raw, tmp_path / "halves", resume=True)
-    assert weights(tmp_path / "halves") == weights(tmp_path / "whole")
-    assert without_times(report(tmp_path / "halves")) == without_times(report(tmp_path / "whole"))
+    assert weights(tmp_path / "halves") == weights(undisturbed)
+    assert without_times(report(tmp_path / "halves")) == without_times(report(undisturbed))
 
 
 def weights(path: Path) -> bytes:
