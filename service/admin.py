@@ -57,6 +57,22 @@ def list_keys(
     print(json.dumps(rows, indent=2)) if as_json else showing.table(rows, columns)
 
 
+@keys.command("rotate")
+def rotate_key(
+    id: str,
+    overlap: Annotated[float, typer.Option(min=0, metavar="HOURS", help="for which the old key is good too")] = 24.0,
+    data_dir: DataDir = None,
+) -> None:
+    """Make a key that may do the same, print it, once, and end the old one after a while."""
+    from service.keys import rotate
+
+    with _database(data_dir) as database, database.writing() as session:
+        text = rotate(session, id, overlap * 3600)
+        if text is None:
+            raise RootstockError(f"{id}: no such key, or it has ended; `rootstock keys list` names them")
+    print(text)
+
+
 @keys.command("revoke")
 def revoke_key(id: str, data_dir: DataDir = None) -> None:
     """End a key; running servers notice within a second."""

@@ -33,7 +33,7 @@ class Database:
 
     On SQLite writers take turns inside this process before they take turns on the file: 110 ms instead of 1.3 s for the
     slowest of a hundred (measured, `reliability.md`). WAL with synchronous=FULL: what was committed survives the loss
-    of power, as far as the disk keeps its word.
+    of power, as far as the disk keeps its word. Errors do not tell the parameters of a statement: content is in them.
     """
 
     def __init__(self, url: str) -> None:
@@ -41,7 +41,7 @@ class Database:
         self.sqlite = self.url.get_backend_name() == "sqlite"
         if not self.sqlite:
             self.url = self.url.set(drivername="postgresql+psycopg")
-        self.engine = sa.create_engine(self.url, pool_size=20, max_overflow=40, **self.options)
+        self.engine = sa.create_engine(self.url, pool_size=20, max_overflow=40, hide_parameters=True, **self.options)
         self._writers = threading.Lock() if self.sqlite else nullcontext()
         if self.sqlite:
             _careful(self.engine)
@@ -164,7 +164,7 @@ def _explicit_transactions(engine: sa.Engine) -> None:
 
 def engine_for_jobs(database: Database) -> sa.Engine:
     """A second engine on the same database, with the transactions that the job library expects."""
-    engine = sa.create_engine(database.url, pool_size=10, max_overflow=20, **database.options)
+    engine = sa.create_engine(database.url, pool_size=10, max_overflow=20, hide_parameters=True, **database.options)
     if database.sqlite:
         _careful(engine)
 

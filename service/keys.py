@@ -7,6 +7,7 @@ Only the SHA-256 is kept: a random key needs no slow hash. The form is GitHub's
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 import zlib
 from collections.abc import Iterable
@@ -100,6 +101,22 @@ def revoke(session: Session, id: str) -> bool:
     """End a key; returns whether there was one to end. Servers notice within a second."""
     live = sa.update(Key).where(Key.id == id, Key.revoked_at.is_(None))
     return session.scalar(live.values(revoked_at=time.time()).returning(Key.seq)) is not None
+
+
+def rotate(session: Session, id: str, overlap_s: float) -> str | None:
+    """A new key that may do what a live one may, which ends after a while; the new one's text, None without a live one.
+
+    Args:
+        overlap_s: seconds for which both are good; an earlier end of the old one stays.
+    """
+    now = time.time()
+    old = session.scalars(sa.select(Key).where(Key.id == id).with_for_update()).one_or_none()
+    if old is None or old.revoked_at is not None or (old.expires_at is not None and old.expires_at <= now):
+        return None
+    tenant = session.scalars(sa.select(Tenant.name).where(Tenant.id == old.tenant_id)).one()
+    _, text = create_key(session, tenant, old.name, old.scopes, old.expires_at)
+    old.expires_at = min(now + overlap_s, old.expires_at or math.inf)
+    return text
 
 
 def any_key(session: Session) -> bool:

@@ -23,6 +23,7 @@ from pipelines.errors import DataError
 from pipelines.tables import table_format
 
 Values = dict[str, Any]
+UNSEEN = " \xa0\u3000\u200b\u200c\u200d\u2060\ufeff"  # a spreadsheet may look past them at a cell's start
 
 
 class Output:
@@ -138,7 +139,7 @@ def json_value(value: Any) -> Any:
 
 def inert(text: str) -> str:
     """A cell that a spreadsheet shows instead of running (CWE-1236): numbers stay, formula starts are quoted."""
-    start = text.lstrip(" \u3000")[:1]
+    start = text.lstrip(UNSEEN)[:1]
     if start not in ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠"):
         return text
     try:

@@ -14,6 +14,7 @@ from service.files import get_file, path_of
 from service.models import find_model, folder_of
 from service.settings import ServiceSettings
 from service.tables import Job
+from service.verified import is_intact
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,10 @@ class Task:
             file = get_file(Scope(session, self.job.tenant_id), id)
         if file is None:
             raise Gone(f"the file {id} was deleted, or it has expired")
-        return {"path": str(path_of(self.settings, file)), "filename": file.filename}
+        path = path_of(self.settings, file)
+        if not is_intact(path, file.sha256):
+            raise Gone(f"the file {id} is damaged on the server's disk; upload it again")
+        return {"path": str(path), "filename": file.filename}
 
     def model(self, id: str) -> Path:
         """Run directory of a model. Raises Gone."""

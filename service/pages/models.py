@@ -24,6 +24,7 @@ from service.paging import page as page_of
 from service.routes import comparisons
 from service.schemas import CompareRequest
 from service.tables import Job, Model
+from service.verified import intact_in
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 Here = Annotated[Context, Depends(context_of)]
@@ -77,7 +78,9 @@ def download(job_id: str, name: str, context: Here, caller: Reader) -> Response:
     with context.database.reading() as session:
         model = _model(Scope(session, caller.tenant_id), job_id)
     content = _text(context, model, name)
-    if not content:
+    if content:
+        intact_in(folder_of(context.settings, model), name)
+    else:
         raise ApiError(404, f"The model has no {name}")
     headers = HEADERS | {"Content-Disposition": f'attachment; filename="{job_id}-{name}"'}
     return Response(content, media_type=DOWNLOADS[name], headers=headers)

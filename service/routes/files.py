@@ -22,6 +22,7 @@ from service.objects import file_object
 from service.paging import listed, page
 from service.short_reads import short_read
 from service.tables import File
+from service.verified import intact
 
 router = APIRouter(prefix="/v1/files", tags=["files"])
 Here = Annotated[Context, Depends(context_of)]
@@ -144,7 +145,8 @@ def download(file_id: str, context: Here, caller: Anyone) -> Response:
     if not path.is_file():
         raise ApiError(404, f"The content of {file_id} is gone", "file_not_found", "id")
     headers = {"X-Content-Type-Options": "nosniff"}
-    return FileResponse(path, media_type="application/octet-stream", filename=file.filename, headers=headers)
+    content = intact(path, file.sha256, file_id)
+    return FileResponse(content, media_type="application/octet-stream", filename=file.filename, headers=headers)
 
 
 def _the_file(scope: Scope, id: str) -> File:

@@ -24,6 +24,7 @@ from service.schemas import JobRequest
 from service.short_reads import short_read
 from service.submit import submit
 from service.tables import Job, JobCheckpoint, JobEvent
+from service.verified import intact_in
 
 router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["fine-tuning"])
 KIND: jobs.Kind = "fine-tune"
@@ -137,12 +138,12 @@ def the_job(scope: Scope, id: str, lock: bool = False) -> Job:
 
 
 def report_response(request: Request, folder: Path, name: str = "report") -> Response:
-    """The page of a folder where `Accept` names HTML, else its figures as JSON."""
+    """The page of a folder where `Accept` names HTML, else its figures as JSON. Raises ApiError 500: damaged."""
     page = "text/html" in request.headers.get("accept", "") and (folder / f"{name}.html").is_file()
     ending, kind = ("html", "text/html") if page else ("json", "application/json")
     policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'none'; sandbox"
     headers = {"X-Content-Type-Options": "nosniff", "Content-Security-Policy": policy, "Vary": "Accept"}
-    return FileResponse(folder / f"{name}.{ending}", media_type=kind, headers=headers)
+    return FileResponse(intact_in(folder, f"{name}.{ending}"), media_type=kind, headers=headers)
 
 
 def _of_job(

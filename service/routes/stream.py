@@ -16,7 +16,8 @@ from service import jobs
 from service.auth import anyone
 from service.context import Context, context_of
 from service.database import Scope
-from service.keys import Caller
+from service.errors import ApiError
+from service.keys import Caller, find_caller_by_id
 from service.objects import event_object, job_object
 from service.routes.jobs import the_job
 from service.tables import Job, JobEvent
@@ -36,7 +37,7 @@ async def stream(
 ) -> Response:
     """Events `job` (the object, when it changed) and `event`, oldest first, until the job ends.
 
-    `Last-Event-ID` goes on after that event.
+    `Last-Event-ID` goes on after that event. It ends when the key does.
     """
     await to_thread.run_sync(_look, context, caller, job_id, 0)  # 404 before the stream begins
     after = int(last_event_id) if last_event_id and last_event_id.isdecimal() and len(last_event_id) < 19 else 0
@@ -47,7 +48,10 @@ async def stream(
 async def _events(context: Context, caller: Caller, job_id: str, after: int) -> AsyncIterator[str]:
     shown, quiet = None, 0.0
     while True:
-        job, events = await to_thread.run_sync(_look, context, caller, job_id, after)
+        try:
+            job, events = await to_thread.run_sync(_look, context, caller, job_id, after)
+        except ApiError:  # the key was revoked meanwhile
+            return
         state = job_object(job, caller.tenant_name)
         for event in events:
             after = event.seq
@@ -68,6 +72,8 @@ async def _events(context: Context, caller: Caller, job_id: str, after: int) -> 
 
 def _look(context: Context, caller: Caller, job_id: str, after: int) -> tuple[Job, list[JobEvent]]:
     with context.database.reading() as session:
+        if find_caller_by_id(session, caller.key_id) is None:
+            raise ApiError(401, "This key was revoked, or has expired", "invalid_api_key")
         job = the_job(Scope(session, caller.tenant_id), job_id)
         newer = sa.select(JobEvent).where(JobEvent.job_id == job.id, JobEvent.seq > after)
         return job, list(session.scalars(newer.order_by(JobEvent.seq).limit(MOST)))

@@ -6,7 +6,7 @@ import pytest
 
 from pipelines.errors import ConfigError
 from service.database import Database
-from service.keys import create_key, find_caller, revoke, well_formed
+from service.keys import create_key, find_caller, revoke, rotate, well_formed
 
 
 def test_a_key_finds_its_tenant(database: Database) -> None:
@@ -67,3 +67,33 @@ def test_expired_and_revoked_keys_find_nobody(database: Database) -> None:
 def test_unknown_scopes_are_refused(database: Database) -> None:
     with database.writing() as session, pytest.raises(ConfigError, match="found everything"):
         create_key(session, "agency", "a", ["everything"])
+
+
+def test_a_rotated_key_has_a_successor_and_ends_after_a_while(database: Database) -> None:
+    with database.writing() as session:
+        old, text = create_key(session, "agency", "laptop", ["models:read", "files:write"])
+        successor = rotate(session, old.id, 3600)
+        assert successor is not None
+        assert old.expires_at == pytest.approx(time.time() + 3600, abs=60)
+    with database.reading() as session:
+        before, after = find_caller(session, text), find_caller(session, successor)
+    assert before is not None
+    assert after is not None
+    assert (after.tenant_id, after.scopes, after.expires_at) == (before.tenant_id, before.scopes, None)
+    with database.writing() as session:
+        rotated = rotate(session, after.key_id, 0)
+        assert rotated is not None
+        assert find_caller(session, successor) is None
+        assert rotate(session, after.key_id, 0) is None  # it has ended
+
+
+def test_rotation_prolongs_nothing(database: Database) -> None:
+    with database.writing() as session:
+        end = time.time() + 100
+        old, _ = create_key(session, "agency", "laptop", expires_at=end)
+        text = rotate(session, old.id, 3600)
+        assert text is not None
+        found = find_caller(session, text)
+    assert old.expires_at == end
+    assert found is not None
+    assert found.expires_at == end

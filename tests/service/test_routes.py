@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import time
 from typing import Any
 
 import pytest
 
+from service.keys import find_caller, revoke
+from service.routes import stream
 from tests.service.conftest import Service
 
 DATA = b'{"text": "a", "label": "x"}\n'
@@ -54,8 +57,6 @@ def test_without_a_good_key_nothing_is_shown(service: Service, header: dict[str,
 
 
 def test_a_revoked_key_stops_working_within_a_second(service: Service) -> None:
-    from service.keys import find_caller, revoke
-
     assert service.api.get("/v1/files").status_code == 200
     with service.database.writing() as session:
         caller = find_caller(session, service.key)
@@ -63,6 +64,25 @@ def test_a_revoked_key_stops_working_within_a_second(service: Service) -> None:
         revoke(session, caller.key_id)
     time.sleep(0.6)
     assert service.api.get("/v1/files").status_code == 401
+
+
+def test_a_stream_ends_with_its_key(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "POLL_S", 0.01)
+    with service.database.writing() as session:
+        caller = find_caller(session, service.key)
+    assert caller is not None
+    job = submit(service).json()["id"]
+    context = service.api.app.state.context  # type: ignore[attr-defined]
+
+    async def follow() -> list[str]:
+        seen = []
+        async for message in stream._events(context, caller, job, 0):
+            seen.append(message)
+            with service.database.writing() as session:
+                revoke(session, caller.key_id)
+        return seen
+
+    assert asyncio.run(asyncio.wait_for(follow(), 10))  # it would go on until the job ends
 
 
 def test_another_host_is_refused(service: Service) -> None:

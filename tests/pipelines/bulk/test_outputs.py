@@ -69,7 +69,10 @@ def test_any_text_survives(tmp_path_factory: pytest.TempPathFactory, format: str
     assert [values["a"] for values in read(path)] == expected
 
 
-@pytest.mark.parametrize("cell", ["=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\t=1", "\r=1", " =1", "＝1", "-"])
+@pytest.mark.parametrize(
+    "cell",
+    ["=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\t=1", "\r=1", " =1", "＝1", "-", "\xa0=1", "\ufeff\u200b@A1"],
+)
 @pytest.mark.parametrize("format", ["csv", "tsv"])
 def test_formulas_are_inert(tmp_path: Path, cell: str, format: str) -> None:
     path = tmp_path / f"o.{format}"

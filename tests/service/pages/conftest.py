@@ -12,6 +12,7 @@ import httpx
 import pytest
 from fastapi.testclient import TestClient
 
+from pipelines.weights import sha256_file
 from service import jobs
 from service.database import Scope
 from service.files import delete_file, get_file
@@ -102,6 +103,8 @@ def with_model(browser: Browser, suffix: str | None = "brand", labels: tuple[str
     (folder / "report.html").write_text("<p>the report</p>", encoding="utf-8")
     tenant = browser.service.settings.tenant_dir(browser.tenant)
     (folder / "config.yaml").write_text(f"task: {HOSTILE}\ntrain: {tenant}/jobs/x/plan/train.jsonl", encoding="utf-8")
+    files = {path.name: sha256_file(path) for path in folder.iterdir()}
+    (folder / "manifest.json").write_text(json.dumps({"sha256": files}), encoding="utf-8")
     return job_id
 
 
