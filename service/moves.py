@@ -1,10 +1,11 @@
 """Cancel, pause, resume, retry: commit the move, then tell the engine.
 
-If this process dies between the two, a worker's reconciler tells the engine again.
+If this process dies between the two, or the engine cannot be reached, a worker's reconciler tells it again.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 from sqlalchemy.orm import Session
@@ -16,6 +17,7 @@ from service.keys import Caller
 from service.tables import Job
 
 Find = Callable[[Scope], Job]  # the job, locked. Raises ApiError 404
+log = logging.getLogger(__name__)
 
 
 def cancel(context: Context, caller: Caller, find: Find) -> Job:
@@ -60,5 +62,8 @@ def _moved(
     with context.database.writing() as session:
         job = find(Scope(session, caller.tenant_id))
         move(session, job)
-    then(job)
+    try:
+        then(job)
+    except Exception:  # the move is committed: an error would make the client repeat it, and be refused
+        log.exception("%s: the engine was not told yet that it is %s", job.id, job.status)
     return job

@@ -298,6 +298,18 @@ def test_a_body_over_the_limit_without_a_length(service: Service, monkeypatch: p
     assert (found.status_code, error_of(found)["code"]) == (413, "file_too_large")
 
 
+def test_a_move_that_is_committed_is_answered_even_if_the_engine_is_away(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(_: str) -> None:
+        raise ConnectionError("the engine's database is gone")
+
+    job = submit(service).json()["id"]
+    monkeypatch.setattr(service.engine, "stop", away)
+    found = service.api.post(f"/v1/fine_tuning/jobs/{job}/cancel")
+    assert (found.status_code, found.json()["status"]) == (200, "cancelled")
+
+
 def test_cancel_pause_resume(service: Service) -> None:
     path = f"/v1/fine_tuning/jobs/{submit(service).json()['id']}"
     assert service.api.post(f"{path}/pause").json()["status"] == "paused"
