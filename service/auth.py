@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
+from typing import Annotated
 from urllib.parse import urlencode
 
 from anyio import to_thread
-from fastapi import Request
+from fastapi import Depends, Request
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 from starlette.datastructures import MutableHeaders
@@ -162,24 +163,11 @@ def caller_of(request: Request) -> Caller:
     return caller
 
 
-async def anyone(request: Request) -> Caller:
-    """A dependency: the caller, whatever its key may do."""
+async def _calling(request: Request) -> Caller:
     return caller_of(request)
 
 
-def needs(*scopes: str) -> Callable[[Request], Awaitable[Caller]]:
-    """A dependency: the caller, whose key has one of these scopes."""
-
-    async def check(request: Request) -> Caller:
-        caller = caller_of(request)
-        if not any(caller.may(scope) for scope in scopes):
-            have, wanted = ", ".join(sorted(caller.scopes)), " or ".join(scopes)
-            raise ApiError(
-                403, f"This key may not do that: it needs the scope {wanted} and has {have}", "scope_missing"
-            )
-        return caller
-
-    return check
+Calling = Annotated[Caller, Depends(_calling)]  # a parameter of a route: who calls; `rights` has let it pass
 
 
 def _bearer(scope: Scope) -> str | None:

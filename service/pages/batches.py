@@ -12,7 +12,7 @@ from fastapi import APIRouter, Depends, Request
 from starlette.datastructures import FormData
 from starlette.responses import Response
 
-from service.auth import anyone, needs
+from service.auth import Calling
 from service.context import Context, context_of
 from service.database import Scope
 from service.errors import ApiError
@@ -30,14 +30,12 @@ from service.tables import Job
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 Here = Annotated[Context, Depends(context_of)]
-Anyone = Annotated[Caller, Depends(anyone)]
-Submitter = Annotated[Caller, Depends(needs("batches:write"))]
 Form = Annotated[FormData, Depends(form_of)]
 LISTED = 25
 
 
 @router.get("/batches")
-def all_batches(request: Request, context: Here, caller: Anyone, after: str | None = None) -> Response:
+def all_batches(request: Request, context: Here, caller: Calling, after: str | None = None) -> Response:
     """All batches, the newest first."""
     with context.database.reading() as session:
         scope = Scope(session, caller.tenant_id)
@@ -47,13 +45,13 @@ def all_batches(request: Request, context: Here, caller: Anyone, after: str | No
 
 
 @router.get("/batches/new")
-def choose_file(request: Request, context: Here, caller: Submitter, model: str = "") -> Response:
+def choose_file(request: Request, context: Here, caller: Calling, model: str = "") -> Response:
     """The first page."""
     return page(request, "batch_new", models=_models(context, caller), chosen=model)
 
 
 @router.post("/batches/new")
-def upload(request: Request, context: Here, caller: Submitter, form: Form) -> Response:
+def upload(request: Request, context: Here, caller: Calling, form: Form) -> Response:
     """Keep the file and have its columns read."""
     file_id = kept_file(context, caller, form, "batch")
     look = looks.columns(ColumnsRequest(file_id=file_id), request, context, caller)
@@ -62,24 +60,24 @@ def upload(request: Request, context: Here, caller: Submitter, form: Form) -> Re
 
 
 @router.get("/batches/new/{look_id}")
-def choose_column(look_id: str, request: Request, context: Here, caller: Submitter, model: str = "") -> Response:
+def choose_column(look_id: str, request: Request, context: Here, caller: Calling, model: str = "") -> Response:
     """The second page."""
     seen = _seen(context, caller, look_id)
     return page(request, "batch_settings", **seen, models=_models(context, caller), chosen=model)
 
 
 @router.get("/batches/new/{look_id}/columns")
-def columns(look_id: str, request: Request, context: Here, caller: Submitter) -> Response:
+def columns(look_id: str, request: Request, context: Here, caller: Calling) -> Response:
     """The part of it that says what the file holds."""
     return page(request, "batch_columns", **_seen(context, caller, look_id))
 
 
 @router.post("/batches/new/{look_id}")
-def submit(look_id: str, request: Request, context: Here, caller: Submitter, form: Form) -> Response:
+def submit(look_id: str, request: Request, context: Here, caller: Calling, form: Form) -> Response:
     """Submit the batch."""
+    look, _, _ = look_and_figures(context, caller, look_id, "columns")
     if not word(form, "model"):
         raise ApiError(400, "Expected a model, found none; train a classifier first")
-    look, _, _ = look_and_figures(context, caller, look_id, "columns")
     asked = {"input_file_id": look.request["file_id"], "endpoint": "/v1/classify", "model": word(form, "model")}
     if not raw(form, "text"):
         raise ApiError(400, "Expected the column with the text, found none; choose one")

@@ -7,9 +7,8 @@ from typing import Annotated
 from fastapi import APIRouter, Depends
 from starlette.responses import Response
 
-from service.auth import anyone
+from service.auth import Calling
 from service.context import Context, context_of
-from service.keys import Caller
 from service.pages.render import PageRoute
 from service.routes.files import download
 
@@ -20,7 +19,7 @@ router = APIRouter(route_class=PageRoute, include_in_schema=False)
 def read(
     file_id: str,
     context: Annotated[Context, Depends(context_of)],
-    caller: Annotated[Caller, Depends(anyone)],
+    caller: Calling,
 ) -> Response:
     """An upload, or what a job has written."""
     return download(file_id, context, caller)

@@ -8,10 +8,9 @@ from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
 from service import jobs
-from service.auth import anyone
+from service.auth import Calling
 from service.context import Context, context_of
 from service.database import Scope
-from service.keys import Caller
 from service.pages.render import PageRoute, page
 from service.pages.shown import IN_PLACE, live_jobs, shown_jobs
 from service.paging import page as page_of
@@ -19,12 +18,11 @@ from service.tables import Job
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 Here = Annotated[Context, Depends(context_of)]
-Anyone = Annotated[Caller, Depends(anyone)]
 LIVE, RECENT = 50, 20  # jobs of a page
 
 
 @router.get("/")
-def home(request: Request, context: Here, caller: Anyone, after: str | None = None) -> Response:
+def home(request: Request, context: Here, caller: Calling, after: str | None = None) -> Response:
     """All jobs, the newest first; `after` goes on with older ones."""
     with context.database.reading() as session:
         scope = Scope(session, caller.tenant_id)
@@ -38,7 +36,7 @@ def home(request: Request, context: Here, caller: Anyone, after: str | None = No
 
 
 @router.get("/live")
-def live(request: Request, context: Here, caller: Anyone) -> Response:
+def live(request: Request, context: Here, caller: Calling) -> Response:
     """The part of home that changes."""
     with context.database.reading() as session:
         scope = Scope(session, caller.tenant_id)

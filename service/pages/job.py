@@ -11,7 +11,7 @@ from starlette.datastructures import FormData
 from starlette.responses import Response
 
 from service import jobs, moves, reviews
-from service.auth import anyone
+from service.auth import Calling
 from service.context import Context, context_of
 from service.database import Scope
 from service.errors import ApiError, missing
@@ -31,25 +31,24 @@ from service.tables import File, Job, JobEvent, Model
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 Here = Annotated[Context, Depends(context_of)]
-Anyone = Annotated[Caller, Depends(anyone)]
 Form = Annotated[FormData, Depends(form_of)]
 EVENTS, METRICS = 30, 2_000  # that a page shows, that it draws
 
 
 @router.get("/jobs/{job_id}")
-def read(job_id: str, request: Request, context: Here, caller: Anyone) -> Response:
+def read(job_id: str, request: Request, context: Here, caller: Calling) -> Response:
     """The page."""
     return page(request, "job", **_seen(context, caller, job_id))
 
 
 @router.get("/jobs/{job_id}/live")
-def live(job_id: str, request: Request, context: Here, caller: Anyone) -> Response:
+def live(job_id: str, request: Request, context: Here, caller: Calling) -> Response:
     """The part of it that changes."""
     return page(request, "job_live", **_seen(context, caller, job_id))
 
 
 @router.post("/jobs/{job_id}/{move}")
-def move(job_id: str, move: str, request: Request, context: Here, caller: Anyone, _: Form) -> Response:
+def move(job_id: str, move: str, request: Request, context: Here, caller: Calling, _: Form) -> Response:
     """Cancel, pause, resume or try again."""
     if move not in moves.MOVES:
         raise ApiError(404, "There is no such page")
@@ -68,7 +67,7 @@ def move(job_id: str, move: str, request: Request, context: Here, caller: Anyone
 
 
 @router.get("/jobs/{job_id}/report")
-def report(job_id: str, request: Request, context: Here, caller: Anyone) -> Response:
+def report(job_id: str, request: Request, context: Here, caller: Calling) -> Response:
     """Its page of figures, as it stands beside the figures."""
     with context.database.reading() as session:
         job = the_job(Scope(session, caller.tenant_id), job_id)

@@ -10,12 +10,11 @@ from fastapi import APIRouter, Depends, Request
 from starlette.datastructures import FormData
 from starlette.responses import Response
 
-from service.auth import needs
+from service.auth import Calling
 from service.context import Context, context_of
 from service.database import Scope
 from service.errors import ApiError, missing
 from service.files import get_file
-from service.keys import Caller
 from service.models import aliases_of, delete_alias, delete_model, find_model, folder_of, set_alias
 from service.pages.choices import CHAMPION, aliases_by_model, model_choices
 from service.pages.forms import form_of, kept_file, word
@@ -28,16 +27,13 @@ from service.verified import intact_in
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 Here = Annotated[Context, Depends(context_of)]
-Reader = Annotated[Caller, Depends(needs("models:read"))]
-Owner = Annotated[Caller, Depends(needs("models:write"))]
-Submitter = Annotated[Caller, Depends(needs("jobs:write"))]
 Form = Annotated[FormData, Depends(form_of)]
 LISTED, FAMILY = 25, 50
 DOWNLOADS = {"report.json": "application/json", "README.md": "text/markdown", "config.yaml": "text/yaml"}
 
 
 @router.get("/models")
-def models(request: Request, context: Here, caller: Reader, after: str | None = None) -> Response:
+def models(request: Request, context: Here, caller: Calling, after: str | None = None) -> Response:
     """All models, the newest first."""
     with context.database.reading() as session:
         scope = Scope(session, caller.tenant_id)
@@ -49,7 +45,7 @@ def models(request: Request, context: Here, caller: Reader, after: str | None = 
 
 
 @router.get("/models/{job_id}")
-def read(job_id: str, request: Request, context: Here, caller: Reader) -> Response:
+def read(job_id: str, request: Request, context: Here, caller: Calling) -> Response:
     """One model. Its address is that of the job that made it: ids hold colons and slashes."""
     with context.database.reading() as session:
         scope = Scope(session, caller.tenant_id)
@@ -71,7 +67,7 @@ def read(job_id: str, request: Request, context: Here, caller: Reader) -> Respon
 
 
 @router.get("/models/{job_id}/files/{name}")
-def download(job_id: str, name: str, context: Here, caller: Reader) -> Response:
+def download(job_id: str, name: str, context: Here, caller: Calling) -> Response:
     """One of DOWNLOADS."""
     if name not in DOWNLOADS:
         raise ApiError(404, "There is no such file")
@@ -87,7 +83,7 @@ def download(job_id: str, name: str, context: Here, caller: Reader) -> Response:
 
 
 @router.post("/models/{job_id}/aliases")
-def put_alias(job_id: str, request: Request, context: Here, caller: Owner, form: Form) -> Response:
+def put_alias(job_id: str, request: Request, context: Here, caller: Calling, form: Form) -> Response:
     """Point an alias of the family here; rolling back is pointing it at an earlier model again."""
     with context.database.writing() as session:
         scope = Scope(session, caller.tenant_id)
@@ -96,7 +92,7 @@ def put_alias(job_id: str, request: Request, context: Here, caller: Owner, form:
 
 
 @router.post("/models/{job_id}/aliases/remove")
-def remove_alias(job_id: str, request: Request, context: Here, caller: Owner, form: Form) -> Response:
+def remove_alias(job_id: str, request: Request, context: Here, caller: Calling, form: Form) -> Response:
     """Take an alias away."""
     with context.database.writing() as session:
         scope = Scope(session, caller.tenant_id)
@@ -105,7 +101,7 @@ def remove_alias(job_id: str, request: Request, context: Here, caller: Owner, fo
 
 
 @router.post("/models/{job_id}/delete")
-def remove(job_id: str, request: Request, context: Here, caller: Owner, _: Form) -> Response:
+def remove(job_id: str, request: Request, context: Here, caller: Calling, _: Form) -> Response:
     """Delete a model that no alias names."""
     with context.database.writing() as session:
         scope = Scope(session, caller.tenant_id)
@@ -114,7 +110,7 @@ def remove(job_id: str, request: Request, context: Here, caller: Owner, _: Form)
 
 
 @router.get("/compare")
-def ask(request: Request, context: Here, caller: Submitter, model: str = "") -> Response:
+def ask(request: Request, context: Here, caller: Calling, model: str = "") -> Response:
     """The form that sets models side by side."""
     with context.database.reading() as session:
         models = model_choices(Scope(session, caller.tenant_id))
@@ -122,7 +118,7 @@ def ask(request: Request, context: Here, caller: Submitter, model: str = "") -> 
 
 
 @router.post("/compare")
-def compare(request: Request, context: Here, caller: Submitter, form: Form) -> Response:
+def compare(request: Request, context: Here, caller: Calling, form: Form) -> Response:
     """Two models on a labelled file, as a job."""
     names = [str(name) for name in form.getlist("model") if name]
     if len(set(names)) != len(names) or not names:

@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from pipelines.base_models import hidden_layers
 from service import jobs
-from service.auth import needs
+from service.auth import Calling
 from service.context import Context, context_of
 from service.database import Scope
 from service.files import get_file
@@ -32,7 +32,6 @@ from service.tables import Job
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 Here = Annotated[Context, Depends(context_of)]
-Submitter = Annotated[Caller, Depends(needs("jobs:write"))]
 Form = Annotated[FormData, Depends(form_of)]
 DEPTHS = ("auto", "all", "none")  # or a number of layers
 COLUMNS = ("text", "label", "group", "id")
@@ -41,32 +40,32 @@ DEEPEST = 12  # hidden layers of a backbone that is not known here
 
 
 @router.get("/new")
-def choose_file(request: Request, _: Submitter, start: str = "") -> Response:
+def choose_file(request: Request, _: Calling, start: str = "") -> Response:
     """The first page."""
     return page(request, "new", start=start)
 
 
 @router.post("/new")
-def upload(request: Request, context: Here, caller: Submitter, form: Form) -> Response:
+def upload(request: Request, context: Here, caller: Calling, form: Form) -> Response:
     """Keep the file and have it checked."""
     file_id = kept_file(context, caller, form, "fine-tune")
     return go(request, checked(request, context, caller, file_id, {}, word(form, "start")))
 
 
 @router.get("/new/{check_id}")
-def settings(check_id: str, request: Request, context: Here, caller: Submitter, start: str = "") -> Response:
+def settings(check_id: str, request: Request, context: Here, caller: Calling, start: str = "") -> Response:
     """The second page."""
     return page(request, "new_settings", **_seen(context, caller, check_id), **_choices(context, caller), start=start)
 
 
 @router.get("/new/{check_id}/data")
-def data(check_id: str, request: Request, context: Here, caller: Submitter, start: str = "") -> Response:
+def data(check_id: str, request: Request, context: Here, caller: Calling, start: str = "") -> Response:
     """The part of it that says what the file holds."""
     return page(request, "new_data", **_seen(context, caller, check_id), start=start)
 
 
 @router.post("/new/{check_id}/columns")
-def columns(check_id: str, request: Request, context: Here, caller: Submitter, form: Form) -> Response:
+def columns(check_id: str, request: Request, context: Here, caller: Calling, form: Form) -> Response:
     """Read the same file with other columns."""
     check = _check(context, caller, check_id)
     mapping = {key: raw(form, key) for key in COLUMNS if raw(form, key)}
@@ -75,7 +74,7 @@ def columns(check_id: str, request: Request, context: Here, caller: Submitter, f
 
 
 @router.post("/new/{check_id}/estimate")
-def estimate(check_id: str, request: Request, context: Here, caller: Submitter, form: Form) -> Response:
+def estimate(check_id: str, request: Request, context: Here, caller: Calling, form: Form) -> Response:
     """Have the cost of these settings measured; the estimate before is of no use any more."""
     earlier = word(form, "estimate")
     if earlier:
@@ -88,13 +87,13 @@ def estimate(check_id: str, request: Request, context: Here, caller: Submitter, 
 
 
 @router.get("/estimates/{look_id}")
-def estimated(look_id: str, request: Request, context: Here, caller: Submitter) -> Response:
+def estimated(look_id: str, request: Request, context: Here, caller: Calling) -> Response:
     """How far an estimate is, or what it says."""
     return _estimate(request, context, caller, look_id)
 
 
 @router.post("/new/{check_id}/train")
-def train(check_id: str, request: Request, context: Here, caller: Submitter, form: Form) -> Response:
+def train(check_id: str, request: Request, context: Here, caller: Calling, form: Form) -> Response:
     """Submit the job."""
     body = _body(_check(context, caller, check_id), form)
     if word(form, "estimate"):

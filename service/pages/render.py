@@ -8,13 +8,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 from fastapi import Request
-from fastapi.routing import APIRoute
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from pydantic import ValidationError
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from service.errors import TOLD, told
+from service.rights import GuardedRoute
 from service.sessions import COOKIE, Sessions, is_partial
 from service.units import duration
 
@@ -58,7 +58,7 @@ def sessions_of(request: Request) -> Sessions:
     return sessions
 
 
-class PageRoute(APIRoute):
+class PageRoute(GuardedRoute):
     """A route whose errors are pages. What is sent to a part of a page is shown in its place for messages."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:

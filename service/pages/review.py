@@ -12,7 +12,7 @@ from starlette.datastructures import FormData
 from starlette.responses import Response
 
 from service import reviews
-from service.auth import anyone, needs
+from service.auth import Calling
 from service.context import Context, context_of
 from service.database import Scope
 from service.errors import ApiError, invalid, missing
@@ -30,9 +30,6 @@ from service.tables import Job, Model
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 Here = Annotated[Context, Depends(context_of)]
-Anyone = Annotated[Caller, Depends(anyone)]
-Reviewer = Annotated[Caller, Depends(needs("batches:write"))]
-Submitter = Annotated[Caller, Depends(needs("jobs:write"))]
 Form = Annotated[FormData, Depends(form_of)]
 By = Annotated[int, Query(ge=0, lt=1000)]  # number of a queue
 Row = Annotated[int, Query(ge=0, lt=1 << 40)]
@@ -41,7 +38,7 @@ KEYS = "123456789"  # that name a class, where there are so few
 
 
 @router.get("/review")
-def batches(request: Request, context: Here, caller: Anyone, after: str | None = None) -> Response:
+def batches(request: Request, context: Here, caller: Calling, after: str | None = None) -> Response:
     """Batches whose items can be looked at, the newest first."""
     with context.database.reading() as session:
         scope = Scope(session, caller.tenant_id)
@@ -54,13 +51,13 @@ def batches(request: Request, context: Here, caller: Anyone, after: str | None =
 
 
 @router.get("/review/{job_id}")
-def review(job_id: str, request: Request, context: Here, caller: Anyone, by: By = 0, row: Row = 0) -> Response:
+def review(job_id: str, request: Request, context: Here, caller: Calling, by: By = 0, row: Row = 0) -> Response:
     """The next item of a queue, or the one that is named."""
     return page(request, "review", **_seen(context, caller, job_id, by, row))
 
 
 @router.post("/review/{job_id}")
-def say(job_id: str, request: Request, context: Here, caller: Reviewer, form: Form) -> Response:
+def say(job_id: str, request: Request, context: Here, caller: Calling, form: Form) -> Response:
     """Label an item or skip it; the next one follows. `label` is the number of a class of the model."""
     by, row = number(form, "by"), number(form, "row")
     with context.database.reading() as session:
@@ -79,7 +76,7 @@ def say(job_id: str, request: Request, context: Here, caller: Reviewer, form: Fo
 
 
 @router.get("/review/{job_id}/examples")
-def examples(job_id: str, context: Here, caller: Anyone) -> Response:
+def examples(job_id: str, context: Here, caller: Calling) -> Response:
     """All that was reviewed of this model, as training data."""
     content = _lines(_examples(context, caller, job_id)[1])
     headers = HEADERS | {"Content-Disposition": f'attachment; filename="reviewed-{job_id}.jsonl"'}
@@ -87,7 +84,7 @@ def examples(job_id: str, context: Here, caller: Anyone) -> Response:
 
 
 @router.post("/review/{job_id}/train")
-def train(job_id: str, request: Request, context: Here, caller: Submitter, _: Form) -> Response:
+def train(job_id: str, request: Request, context: Here, caller: Calling, _: Form) -> Response:
     """Keep what was reviewed as a file, and lead to the settings of a job that continues the model with it."""
     may_upload(caller)
     model, rows = _examples(context, caller, job_id)

@@ -11,7 +11,7 @@ from starlette.datastructures import FormData
 from starlette.responses import Response
 
 from pipelines.highlights import pieces
-from service.auth import needs
+from service.auth import Calling
 from service.context import Context, context_of
 from service.database import Scope
 from service.errors import ApiError
@@ -28,8 +28,6 @@ from service.sessions import is_partial
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 Here = Annotated[Context, Depends(context_of)]
-Reader = Annotated[Caller, Depends(needs("models:read"))]
-Submitter = Annotated[Caller, Depends(needs("jobs:write"))]
 Form = Annotated[FormData, Depends(form_of)]
 MOST = 5  # models at once
 SHADES = 9  # darkness of a word, as classes of the stylesheet
@@ -37,13 +35,13 @@ SHOWN = 12  # classes with their scores
 
 
 @router.get("/try")
-def ask(request: Request, context: Here, caller: Reader, model: str = "") -> Response:
+def ask(request: Request, context: Here, caller: Calling, model: str = "") -> Response:
     """The form; `model` is chosen already."""
     return page(request, "try", **_asked(context, caller, [model] if model else [], ""), answers=[])
 
 
 @router.post("/try")
-async def answer(request: Request, context: Here, caller: Reader, form: Form) -> Response:
+async def answer(request: Request, context: Here, caller: Calling, form: Form) -> Response:
     """Scores of a text by every chosen model."""
     text, names = word(form, "text"), [str(name) for name in form.getlist("model") if name]
     if not text:
@@ -57,7 +55,7 @@ async def answer(request: Request, context: Here, caller: Reader, form: Form) ->
 
 
 @router.post("/try/why")
-def why(request: Request, context: Here, caller: Submitter, form: Form) -> Response:
+def why(request: Request, context: Here, caller: Calling, form: Form) -> Response:
     """Have one answer explained."""
     body = ExplainRequest(model=word(form, "model"), input=[word(form, "text")])
     id = looks.explain(body, request, context, caller)["id"]
@@ -65,7 +63,7 @@ def why(request: Request, context: Here, caller: Submitter, form: Form) -> Respo
 
 
 @router.get("/explanations/{look_id}")
-def explained(look_id: str, request: Request, context: Here, caller: Reader) -> Response:
+def explained(look_id: str, request: Request, context: Here, caller: Calling) -> Response:
     """How far an explanation is, or what it says."""
     return _explanation(request, context, caller, look_id)
 

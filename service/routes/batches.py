@@ -7,29 +7,27 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query, Request
 
 from service import jobs, moves
-from service.auth import anyone, needs
+from service.auth import Calling
 from service.context import Context, context_of
 from service.database import Scope
 from service.errors import missing
 from service.job_request import require_file
-from service.keys import Caller
 from service.models import the_model
 from service.objects import batch_object
 from service.paging import listed, page
+from service.rights import GuardedRoute
 from service.schemas import BatchRequest
 from service.short_reads import short_read
 from service.submit import submit
 from service.tables import Job
 
-router = APIRouter(prefix="/v1/batches", tags=["batches"])
+router = APIRouter(route_class=GuardedRoute, prefix="/v1/batches", tags=["batches"])
 KINDS: tuple[jobs.Kind, ...] = ("batch", "table")
 Here = Annotated[Context, Depends(context_of)]
-Anyone = Annotated[Caller, Depends(anyone)]
-Submitter = Annotated[Caller, Depends(needs("batches:write"))]
 
 
 @router.post("")
-def create(body: BatchRequest, request: Request, context: Here, caller: Submitter) -> dict[str, Any]:
+def create(body: BatchRequest, request: Request, context: Here, caller: Calling) -> dict[str, Any]:
     """Submit a batch: lines of requests; or with `model` a CSV, JSONL or Parquet, whose rows are classified."""
 
     def make(scope: Scope) -> Job:
@@ -42,7 +40,7 @@ def create(body: BatchRequest, request: Request, context: Here, caller: Submitte
 
 @router.get("")
 def list_batches(
-    context: Here, caller: Anyone, after: str | None = None, limit: Annotated[int, Query(ge=1, le=100)] = 20
+    context: Here, caller: Calling, after: str | None = None, limit: Annotated[int, Query(ge=1, le=100)] = 20
 ) -> dict[str, Any]:
     """The tenant's batches."""
     with context.database.reading() as session:
@@ -52,14 +50,14 @@ def list_batches(
 
 @router.get("/{batch_id}")
 @short_read
-def read(batch_id: str, context: Here, caller: Anyone) -> dict[str, Any]:
+def read(batch_id: str, context: Here, caller: Calling) -> dict[str, Any]:
     """One batch."""
     with context.database.reading() as session:
         return batch_object(_the_batch(Scope(session, caller.tenant_id), batch_id))
 
 
 @router.post("/{batch_id}/cancel")
-def cancel(batch_id: str, context: Here, caller: Submitter) -> dict[str, Any]:
+def cancel(batch_id: str, context: Here, caller: Calling) -> dict[str, Any]:
     """End a batch: from the answer on nothing of it is published."""
     return batch_object(moves.cancel(context, caller, lambda scope: _the_batch(scope, batch_id, lock=True)))
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from anyio import to_thread
 from fastapi import APIRouter, Depends
 
-from service.auth import needs
+from service.auth import Calling
 from service.bodies import CHAT, CLASSIFY, MAX_INPUTS, read_body
 from service.context import Context, context_of
 from service.database import Scope
@@ -21,16 +21,16 @@ from service.inference.records import Answer as Predicted
 from service.keys import Caller
 from service.models import folder_of, the_model
 from service.replies import Answer, chat_reply, classify_reply
+from service.rights import GuardedRoute
 from service.schemas import ChatRequest, ClassifyRequest, HuggingFaceRequest
 
-router = APIRouter(tags=["classify"])
+router = APIRouter(route_class=GuardedRoute, tags=["classify"])
 Here = Annotated[Context, Depends(context_of)]
-Reader = Annotated[Caller, Depends(needs("models:read"))]
 STATUS = {"overloaded": 429, "unavailable": 503, "invalid_text": 400, "request_too_large": 413, "model_too_large": 400}
 
 
 @router.post("/v1/classify")
-async def classify(body: ClassifyRequest, context: Here, caller: Reader) -> dict[str, Any]:
+async def classify(body: ClassifyRequest, context: Here, caller: Calling) -> dict[str, Any]:
     """Classes of texts, with the probability of every class."""
     asked = read_body(CLASSIFY, body.model_dump(exclude_unset=True))
     answer = await answer_of(context, caller, asked.model, asked.texts, "input")
@@ -38,7 +38,7 @@ async def classify(body: ClassifyRequest, context: Here, caller: Reader) -> dict
 
 
 @router.post("/v1/chat/completions")
-async def chat(body: ChatRequest, context: Here, caller: Reader) -> dict[str, Any]:
+async def chat(body: ChatRequest, context: Here, caller: Calling) -> dict[str, Any]:
     """The class of the last user message, as the assistant's answer."""
     asked = read_body(CHAT, body.model_dump(exclude_unset=True))
     answer = await answer_of(context, caller, asked.model, asked.texts, "messages")
@@ -48,7 +48,7 @@ async def chat(body: ChatRequest, context: Here, caller: Reader) -> dict[str, An
 
 @router.post("/hf/models/{model_id:path}")
 async def hugging_face(
-    model_id: str, body: HuggingFaceRequest, context: Here, caller: Reader
+    model_id: str, body: HuggingFaceRequest, context: Here, caller: Calling
 ) -> list[list[dict[str, Any]]]:
     """Hugging Face's text-classification route: a list of labels with scores for every text."""
     texts = [body.inputs] if isinstance(body.inputs, str) else body.inputs

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
 from service import jobs
-from service.auth import anyone, needs
+from service.auth import Calling
 from service.context import Context, context_of
 from service.database import Scope
 from service.errors import ApiError, missing
@@ -17,21 +17,20 @@ from service.keys import Caller
 from service.kinds.compare import comparison_dir
 from service.models import the_model
 from service.objects import comparison_object
+from service.rights import GuardedRoute
 from service.routes.jobs import report_response
 from service.schemas import CompareRequest
 from service.short_reads import short_read
 from service.submit import submit
 from service.tables import Job
 
-router = APIRouter(prefix="/v1/comparisons", tags=["comparisons"])
+router = APIRouter(route_class=GuardedRoute, prefix="/v1/comparisons", tags=["comparisons"])
 KIND: jobs.Kind = "compare"
 Here = Annotated[Context, Depends(context_of)]
-Anyone = Annotated[Caller, Depends(anyone)]
-Submitter = Annotated[Caller, Depends(needs("jobs:write"))]
 
 
 @router.post("")
-def create(body: CompareRequest, request: Request, context: Here, caller: Submitter) -> dict[str, Any]:
+def create(body: CompareRequest, request: Request, context: Here, caller: Calling) -> dict[str, Any]:
     """Score models and their baselines on a labelled file."""
 
     def make(scope: Scope) -> Job:
@@ -45,13 +44,13 @@ def create(body: CompareRequest, request: Request, context: Here, caller: Submit
 
 @router.get("/{comparison_id}")
 @short_read
-def read(comparison_id: str, context: Here, caller: Anyone) -> dict[str, Any]:
+def read(comparison_id: str, context: Here, caller: Calling) -> dict[str, Any]:
     """One comparison."""
     return comparison_object(_the_comparison(context, caller, comparison_id))
 
 
 @router.get("/{comparison_id}/report", response_class=Response)
-def report(comparison_id: str, request: Request, context: Here, caller: Anyone) -> Response:
+def report(comparison_id: str, request: Request, context: Here, caller: Calling) -> Response:
     """Its report: HTML where `Accept` asks for it, else JSON."""
     job = _the_comparison(context, caller, comparison_id)
     if job.status != "succeeded":

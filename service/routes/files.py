@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from starlette.datastructures import FormData, UploadFile
 from starlette.responses import FileResponse, Response
 
-from service.auth import anyone, needs
+from service.auth import Calling
 from service.context import Context, context_of
 from service.database import Scope
 from service.errors import ApiError, invalid, missing
@@ -20,14 +20,13 @@ from service.idempotency import create_of
 from service.keys import Caller
 from service.objects import file_object
 from service.paging import listed, page
+from service.rights import GuardedRoute
 from service.short_reads import short_read
 from service.tables import File
 from service.verified import intact
 
-router = APIRouter(prefix="/v1/files", tags=["files"])
+router = APIRouter(route_class=GuardedRoute, prefix="/v1/files", tags=["files"])
 Here = Annotated[Context, Depends(context_of)]
-Anyone = Annotated[Caller, Depends(anyone)]
-Uploader = Annotated[Caller, Depends(needs("files:write"))]
 LONGEST_S, SHORTEST_S = 2_592_000, 3600
 FORM = {  # FastAPI would read the whole form before the handler is asked
     "requestBody": {
@@ -51,7 +50,7 @@ FORM = {  # FastAPI would read the whole form before the handler is asked
 
 
 @router.post("", openapi_extra=FORM)
-async def upload(request: Request, context: Here, caller: Uploader) -> dict[str, Any]:
+async def upload(request: Request, context: Here, caller: Calling) -> dict[str, Any]:
     """Upload a file."""
     if not request.headers.get("content-type", "").startswith("multipart/form-data"):
         raise invalid("expected multipart/form-data with the fields file and purpose")
@@ -104,7 +103,7 @@ def _lifetime(form: FormData) -> int | None:
 @router.get("")
 def list_files(
     context: Here,
-    caller: Anyone,
+    caller: Calling,
     after: str | None = None,
     limit: Annotated[int, Query(ge=1, le=10_000)] = 10_000,
     order: Literal["asc", "desc"] = "desc",
@@ -121,14 +120,14 @@ def list_files(
 
 @router.get("/{file_id}")
 @short_read
-def read_file(file_id: str, context: Here, caller: Anyone) -> dict[str, Any]:
+def read_file(file_id: str, context: Here, caller: Calling) -> dict[str, Any]:
     """One file's description."""
     with context.database.reading() as session:
         return file_object(_the_file(Scope(session, caller.tenant_id), file_id))
 
 
 @router.delete("/{file_id}")
-def remove_file(file_id: str, context: Here, caller: Uploader) -> dict[str, Any]:
+def remove_file(file_id: str, context: Here, caller: Calling) -> dict[str, Any]:
     """Delete a file."""
     with context.database.writing() as session:
         scope = Scope(session, caller.tenant_id)
@@ -137,7 +136,7 @@ def remove_file(file_id: str, context: Here, caller: Uploader) -> dict[str, Any]
 
 
 @router.get("/{file_id}/content", response_class=Response)
-def download(file_id: str, context: Here, caller: Anyone) -> Response:
+def download(file_id: str, context: Here, caller: Calling) -> Response:
     """The bytes, as they were uploaded or written."""
     with context.database.reading() as session:
         file = _the_file(Scope(session, caller.tenant_id), file_id)

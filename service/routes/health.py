@@ -9,8 +9,9 @@ from fastapi import APIRouter, Depends
 
 from service.context import Context, context_of
 from service.errors import ApiError
+from service.rights import GuardedRoute
 
-router = APIRouter(tags=["health"])
+router = APIRouter(route_class=GuardedRoute, tags=["health"])
 
 
 @router.get("/healthz")

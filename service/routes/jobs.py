@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import FileResponse, Response
 
 from service import jobs, moves
-from service.auth import anyone, needs
+from service.auth import Calling
 from service.context import Context, context_of
 from service.database import Scope
 from service.errors import ApiError, invalid, missing
@@ -20,22 +20,21 @@ from service.keys import Caller
 from service.models import models_dir
 from service.objects import checkpoint_object, event_object, job_object
 from service.paging import listed, page
+from service.rights import GuardedRoute
 from service.schemas import JobRequest
 from service.short_reads import short_read
 from service.submit import submit
 from service.tables import Job, JobCheckpoint, JobEvent
 from service.verified import intact_in
 
-router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["fine-tuning"])
+router = APIRouter(route_class=GuardedRoute, prefix="/v1/fine_tuning/jobs", tags=["fine-tuning"])
 KIND: jobs.Kind = "fine-tune"
 Here = Annotated[Context, Depends(context_of)]
-Anyone = Annotated[Caller, Depends(anyone)]
-Submitter = Annotated[Caller, Depends(needs("jobs:write"))]
 Part = TypeVar("Part", JobEvent, JobCheckpoint)
 
 
 @router.post("")
-def create(body: JobRequest, request: Request, context: Here, caller: Submitter) -> dict[str, Any]:
+def create(body: JobRequest, request: Request, context: Here, caller: Calling) -> dict[str, Any]:
     """Submit a fine-tuning job."""
 
     def make(scope: Scope) -> Job:
@@ -49,7 +48,7 @@ def create(body: JobRequest, request: Request, context: Here, caller: Submitter)
 def list_jobs(
     request: Request,
     context: Here,
-    caller: Anyone,
+    caller: Calling,
     after: str | None = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 20,
 ) -> dict[str, Any]:
@@ -62,7 +61,7 @@ def list_jobs(
 
 @router.get("/{job_id}")
 @short_read
-def read(job_id: str, context: Here, caller: Anyone) -> dict[str, Any]:
+def read(job_id: str, context: Here, caller: Calling) -> dict[str, Any]:
     """One job."""
     with context.database.reading() as session:
         scope = Scope(session, caller.tenant_id)
@@ -72,25 +71,25 @@ def read(job_id: str, context: Here, caller: Anyone) -> dict[str, Any]:
 
 
 @router.post("/{job_id}/cancel")
-def cancel(job_id: str, context: Here, caller: Submitter) -> dict[str, Any]:
+def cancel(job_id: str, context: Here, caller: Calling) -> dict[str, Any]:
     """End a job: from the answer on nothing of it is published."""
     return job_object(moves.cancel(context, caller, _locked(job_id)), caller.tenant_name)
 
 
 @router.post("/{job_id}/pause")
-def pause(job_id: str, context: Here, caller: Submitter) -> dict[str, Any]:
+def pause(job_id: str, context: Here, caller: Calling) -> dict[str, Any]:
     """Stop a job at a checkpoint and keep that."""
     return job_object(moves.pause(context, caller, _locked(job_id)), caller.tenant_name)
 
 
 @router.post("/{job_id}/resume")
-def resume(job_id: str, context: Here, caller: Submitter) -> dict[str, Any]:
+def resume(job_id: str, context: Here, caller: Calling) -> dict[str, Any]:
     """Let a paused job go on; while its process still saves, it is queued as soon as that has ended."""
     return job_object(moves.resume(context, caller, _locked(job_id)), caller.tenant_name)
 
 
 @router.post("/{job_id}/retry")
-def retry(job_id: str, context: Here, caller: Submitter) -> dict[str, Any]:
+def retry(job_id: str, context: Here, caller: Calling) -> dict[str, Any]:
     """Try a failed job again, under the same id."""
     return job_object(moves.retry(context, caller, _locked(job_id)), caller.tenant_name)
 
@@ -99,7 +98,7 @@ def retry(job_id: str, context: Here, caller: Submitter) -> dict[str, Any]:
 def events(
     job_id: str,
     context: Here,
-    caller: Anyone,
+    caller: Calling,
     after: str | None = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 20,
 ) -> dict[str, Any]:
@@ -111,7 +110,7 @@ def events(
 def checkpoints(
     job_id: str,
     context: Here,
-    caller: Anyone,
+    caller: Calling,
     after: str | None = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 10,
 ) -> dict[str, Any]:
@@ -120,7 +119,7 @@ def checkpoints(
 
 
 @router.get("/{job_id}/report", response_class=Response)
-def report(job_id: str, request: Request, context: Here, caller: Anyone) -> Response:
+def report(job_id: str, request: Request, context: Here, caller: Calling) -> Response:
     """The compare-to-baseline report: HTML where `Accept` asks for it, else JSON."""
     with context.database.reading() as session:
         job = the_job(Scope(session, caller.tenant_id), job_id)

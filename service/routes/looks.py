@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
 from service import jobs, moves
-from service.auth import anyone, needs
+from service.auth import Calling
 from service.context import Context, context_of
 from service.database import Scope
 from service.errors import ApiError, invalid, missing
@@ -17,22 +17,20 @@ from service.keys import Caller
 from service.kinds.look import look_dir
 from service.models import the_model
 from service.objects import look_object
+from service.rights import GuardedRoute
 from service.routes.jobs import report_response
 from service.schemas import CheckRequest, ColumnsRequest, ExplainRequest, JobRequest
 from service.short_reads import short_read
 from service.submit import submit
 from service.tables import Job
 
-router = APIRouter(prefix="/v1", tags=["looks"])
+router = APIRouter(route_class=GuardedRoute, prefix="/v1", tags=["looks"])
 Here = Annotated[Context, Depends(context_of)]
-Anyone = Annotated[Caller, Depends(anyone)]
-Submitter = Annotated[Caller, Depends(needs("jobs:write"))]
-Labeller = Annotated[Caller, Depends(needs("batches:write", "jobs:write"))]
 KINDS: tuple[jobs.Kind, ...] = ("columns", "check", "probe", "estimate", "explain")
 
 
 @router.post("/data/columns")
-def columns(body: ColumnsRequest, request: Request, context: Here, caller: Labeller) -> dict[str, Any]:
+def columns(body: ColumnsRequest, request: Request, context: Here, caller: Calling) -> dict[str, Any]:
     """Say which columns a file has, and show its first rows."""
 
     def make(scope: Scope) -> Job:
@@ -43,25 +41,25 @@ def columns(body: ColumnsRequest, request: Request, context: Here, caller: Label
 
 
 @router.post("/data/check")
-def check(body: CheckRequest, request: Request, context: Here, caller: Submitter) -> dict[str, Any]:
+def check(body: CheckRequest, request: Request, context: Here, caller: Calling) -> dict[str, Any]:
     """Look for what is wrong with labelled data: duplicates, contradictions, label errors, personal data."""
     return _submitted("check", body, request, context, caller)
 
 
 @router.post("/probes")
-def probe(body: JobRequest, request: Request, context: Here, caller: Submitter) -> dict[str, Any]:
+def probe(body: JobRequest, request: Request, context: Here, caller: Calling) -> dict[str, Any]:
     """Probe every hidden layer, and advise how many to freeze. The body is that of a fine-tuning job."""
     return _submitted("probe", body, request, context, caller)
 
 
 @router.post("/estimates")
-def estimate(body: JobRequest, request: Request, context: Here, caller: Submitter) -> dict[str, Any]:
+def estimate(body: JobRequest, request: Request, context: Here, caller: Calling) -> dict[str, Any]:
     """Say what a fine-tuning job would take: time, memory, disk. The body is that of the job."""
     return _submitted("estimate", body, request, context, caller)
 
 
 @router.post("/explanations")
-def explain(body: ExplainRequest, request: Request, context: Here, caller: Submitter) -> dict[str, Any]:
+def explain(body: ExplainRequest, request: Request, context: Here, caller: Calling) -> dict[str, Any]:
     """Say which words moved a model on some texts, or on the errors and disagreements that its report lists."""
     texts = [body.input] if isinstance(body.input, str) else body.input
     empty = next((number for number, text in enumerate(texts) if not text.strip()), None)
@@ -77,19 +75,19 @@ def explain(body: ExplainRequest, request: Request, context: Here, caller: Submi
 
 @router.get("/looks/{look_id}")
 @short_read
-def read(look_id: str, context: Here, caller: Anyone) -> dict[str, Any]:
+def read(look_id: str, context: Here, caller: Calling) -> dict[str, Any]:
     """One look."""
     return look_object(_the_look(context, caller, look_id))
 
 
 @router.post("/looks/{look_id}/cancel")
-def cancel(look_id: str, context: Here, caller: Submitter) -> dict[str, Any]:
+def cancel(look_id: str, context: Here, caller: Calling) -> dict[str, Any]:
     """End it; nothing of it is published."""
     return look_object(moves.cancel(context, caller, lambda scope: _found(scope, look_id, lock=True)))
 
 
 @router.get("/looks/{look_id}/report", response_class=Response)
-def report(look_id: str, request: Request, context: Here, caller: Anyone) -> Response:
+def report(look_id: str, request: Request, context: Here, caller: Calling) -> Response:
     """Its page where `Accept` asks for HTML, else its figures as JSON."""
     job = _the_look(context, caller, look_id)
     if job.status != "succeeded":

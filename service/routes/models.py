@@ -6,24 +6,21 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
 
-from service.auth import anyone, needs
+from service.auth import Calling
 from service.context import Context, context_of
 from service.database import Scope
 from service.errors import missing
-from service.keys import Caller
 from service.models import aliases_of, delete_alias, delete_model, find_model, models_of, set_alias, the_model
 from service.objects import base_model_object, model_object
+from service.rights import GuardedRoute
 from service.short_reads import short_read
 
-router = APIRouter(prefix="/v1/models", tags=["models"])
+router = APIRouter(route_class=GuardedRoute, prefix="/v1/models", tags=["models"])
 Here = Annotated[Context, Depends(context_of)]
-Anyone = Annotated[Caller, Depends(anyone)]
-Reader = Annotated[Caller, Depends(needs("models:read"))]
-Owner = Annotated[Caller, Depends(needs("models:write"))]
 
 
 @router.get("")
-def list_models(context: Here, caller: Reader) -> dict[str, Any]:
+def list_models(context: Here, caller: Calling) -> dict[str, Any]:
     """Base models that jobs may name, then the tenant's own, newest first."""
     with context.database.reading() as session:
         own = models_of(Scope(session, caller.tenant_id))
@@ -32,7 +29,7 @@ def list_models(context: Here, caller: Reader) -> dict[str, Any]:
 
 
 @router.put("/{model_id:path}/aliases/{name}")
-def put_alias(model_id: str, name: str, context: Here, caller: Owner) -> dict[str, Any]:
+def put_alias(model_id: str, name: str, context: Here, caller: Calling) -> dict[str, Any]:
     """Point `FAMILY@NAME` at this model."""
     with context.database.writing() as session:
         scope = Scope(session, caller.tenant_id)
@@ -41,7 +38,7 @@ def put_alias(model_id: str, name: str, context: Here, caller: Owner) -> dict[st
 
 
 @router.delete("/{model_id:path}/aliases/{name}")
-def remove_alias(model_id: str, name: str, context: Here, caller: Owner) -> dict[str, Any]:
+def remove_alias(model_id: str, name: str, context: Here, caller: Calling) -> dict[str, Any]:
     """Take an alias away from this model."""
     with context.database.writing() as session:
         scope = Scope(session, caller.tenant_id)
@@ -53,7 +50,7 @@ def remove_alias(model_id: str, name: str, context: Here, caller: Owner) -> dict
 
 @router.get("/{model_id:path}")
 @short_read
-def read(model_id: str, context: Here, caller: Reader) -> dict[str, Any]:
+def read(model_id: str, context: Here, caller: Calling) -> dict[str, Any]:
     """One model."""
     with context.database.reading() as session:
         scope = Scope(session, caller.tenant_id)
@@ -64,7 +61,7 @@ def read(model_id: str, context: Here, caller: Reader) -> dict[str, Any]:
 
 
 @router.delete("/{model_id:path}")
-def remove(model_id: str, context: Here, caller: Owner) -> dict[str, Any]:
+def remove(model_id: str, context: Here, caller: Calling) -> dict[str, Any]:
     """Delete a model."""
     with context.database.writing() as session:
         scope = Scope(session, caller.tenant_id)

@@ -13,16 +13,17 @@ from fastapi import APIRouter, Depends, Header
 from starlette.responses import Response, StreamingResponse
 
 from service import jobs
-from service.auth import anyone
+from service.auth import Calling
 from service.context import Context, context_of
 from service.database import Scope
 from service.errors import ApiError
 from service.keys import Caller, find_caller_by_id
 from service.objects import event_object, job_object
+from service.rights import GuardedRoute
 from service.routes.jobs import the_job
 from service.tables import Job, JobEvent
 
-router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["fine-tuning"])
+router = APIRouter(route_class=GuardedRoute, prefix="/v1/fine_tuning/jobs", tags=["fine-tuning"])
 POLL_S = 1.0
 QUIET_S = 15.0  # a comment is sent after this long without an event, so that proxies keep the connection
 MOST = 500  # events of one look
@@ -32,7 +33,7 @@ MOST = 500  # events of one look
 async def stream(
     job_id: str,
     context: Annotated[Context, Depends(context_of)],
-    caller: Annotated[Caller, Depends(anyone)],
+    caller: Calling,
     last_event_id: Annotated[str | None, Header()] = None,
 ) -> Response:
     """Events `job` (the object, when it changed) and `event`, oldest first, until the job ends.
