@@ -1,4 +1,4 @@
-"""`rootstock keys ...`: API keys of the service on this machine, straight in its database."""
+"""`rootstock keys ...` and `rootstock audit ...`: the service on this machine, straight in its database."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:  # the database's libraries are loaded by the commands that ne
     from service.database import Database
 
 keys = typer.Typer(help="API keys of the service on this machine.", no_args_is_help=True)
+audit = typer.Typer(help="Who changed what in the service on this machine.", no_args_is_help=True)
 DataDir = Annotated[Path | None, typer.Option(help="the service's directory; default: as for `rootstock serve`")]
 
 
@@ -83,8 +85,29 @@ def revoke_key(id: str, data_dir: DataDir = None) -> None:
             raise RootstockError(f"{id}: no such key, or it was revoked already; `rootstock keys list` names them")
 
 
+@audit.command("export")
+def export(
+    tenant: Annotated[str | None, typer.Option(help="account; default: all")] = None,
+    since: Annotated[datetime | None, typer.Option(help="from this moment on, UTC")] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Print who changed what as JSON lines, oldest first."""
+    import sqlalchemy as sa
+
+    from service.audit import exported
+    from service.tables import Tenant
+
+    with _database(data_dir) as database, database.reading() as session:
+        owner = session.scalars(sa.select(Tenant.id).where(Tenant.name == tenant)).one_or_none() if tenant else None
+        if tenant and owner is None:
+            raise RootstockError(f"--tenant: no such account: {tenant}; `rootstock keys list` names them")
+        for line in exported(session, owner, since.replace(tzinfo=UTC).timestamp() if since else 0.0):
+            print(json.dumps(line))
+
+
 @contextmanager
 def _database(data_dir: Path | None) -> Iterator[Database]:
+    from service.audit import OPERATOR, Actor, acting
     from service.database import Database
     from service.settings import service_settings
 
@@ -96,6 +119,7 @@ def _database(data_dir: Path | None) -> Iterator[Database]:
     database = Database(settings.database_url)
     try:
         database.migrate()
-        yield database
+        with acting(Actor(OPERATOR)):
+            yield database
     finally:
         database.close()

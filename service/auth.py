@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Annotated
 from urllib.parse import urlencode
 
@@ -17,6 +17,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.audit import Actor, acting
 from service.database import Database
 from service.errors import ApiError, error_response
 from service.ids import new_id
@@ -70,13 +71,22 @@ class Authenticated:
             headers |= error.headers or {}
             return await error.response()(scope, receive, with_headers)
         try:
-            await self.app(scope, receive, with_headers)
+            with self._acting(scope):
+                await self.app(scope, receive, with_headers)
         except Exception:
             log.exception("%s: %s %s", headers["x-request-id"], scope["method"], scope["path"])
             if begun:
                 raise
             message = f"The server made a mistake; it has been logged as {headers['x-request-id']}"
             await error_response(500, message, "internal_error", None)(scope, receive, with_headers)
+
+    def _acting(self, scope: Scope) -> AbstractContextManager[None]:
+        """What this call changes is noted as its key's."""
+        state = scope["state"]
+        if "caller" not in state:
+            return nullcontext()
+        address = (scope.get("client") or (None,))[0]
+        return acting(Actor(state["caller"].key_id, state["request_id"], address))
 
     def _check_host(self, scope: Scope) -> None:
         """Against pages of other sites that have a name lead here (DNS rebinding). Raises ApiError 400."""

@@ -17,6 +17,7 @@ from sqlalchemy import event
 from sqlalchemy.orm import Session
 
 from pipelines.errors import RootstockError
+from service.audit import AuditedSession
 from service.tables import Owned
 
 Row = TypeVar("Row", bound=Owned)
@@ -64,7 +65,7 @@ class Database:
         """One transaction, committed at the end, rolled back on any exception."""
         with self._writers, self.engine.begin() as connection, _session(connection) as own:
             yield own
-            own.flush()
+            own.note()
 
     def now(self, session: Session) -> float:
         """The database's clock, in Unix seconds: the one that all hosts share."""
@@ -134,8 +135,8 @@ def _one_of(table: type[Row]) -> sa.Select[Row]:
     return sa.select(table).where(table.tenant_id == sa.bindparam("tenant"), table.id == sa.bindparam("id"))
 
 
-def _session(connection: sa.Connection) -> Session:
-    return Session(bind=connection, expire_on_commit=False, autoflush=True)
+def _session(connection: sa.Connection) -> AuditedSession:
+    return AuditedSession(bind=connection, expire_on_commit=False, autoflush=True)
 
 
 def _careful(engine: sa.Engine) -> None:

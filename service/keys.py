@@ -100,8 +100,11 @@ def note_use(session: Session, caller: Caller) -> None:
 
 def revoke(session: Session, id: str) -> bool:
     """End a key; returns whether there was one to end. Servers notice within a second."""
-    live = sa.update(Key).where(Key.id == id, Key.revoked_at.is_(None))
-    return session.scalar(live.values(revoked_at=time.time()).returning(Key.seq)) is not None
+    key = session.scalars(sa.select(Key).where(Key.id == id, Key.revoked_at.is_(None)).with_for_update()).one_or_none()
+    if key is not None:
+        key.revoked_at = time.time()
+        session.flush()
+    return key is not None
 
 
 def rotate(session: Session, id: str, overlap_s: float) -> str | None:

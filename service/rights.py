@@ -110,7 +110,7 @@ class GuardedRoute(APIRoute):
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handler = super().get_route_handler()
-        rights = {method: self._right(method) for method in self.methods}
+        rights = {method: self._right(method) for method in self.methods or ()}
 
         async def guarded(request: Request) -> Response:
             wanted = rights[request.method]

@@ -1,6 +1,7 @@
 """What the service remembers: one class per table. Times are Unix seconds; `seq` is the order of creation.
 
-Every row but that of a tenant or a worker belongs to a tenant; `database.Scope` adds the condition to every query.
+Every row but that of a tenant, a worker or the audit belongs to a tenant; `database.Scope` adds the condition to every
+query.
 """
 
 from __future__ import annotations
@@ -157,6 +158,22 @@ class Answered(Base):
     request_digest: Mapped[str] = mapped_column(String(64), index=True)
     object_id: Mapped[str] = mapped_column(String(255))
     created_at: Mapped[float] = mapped_column(index=True)
+
+
+class Audit(Base):
+    """Who changed what. Lines are only added; `before` and `after` are digests of the row that was changed."""
+
+    __tablename__ = "audit"
+    seq: Mapped[int] = mapped_column(Sequence, primary_key=True, autoincrement=True)
+    at: Mapped[float]
+    tenant_id: Mapped[str] = mapped_column(String(64), index=True)  # no foreign key: it outlives its tenant
+    actor: Mapped[str] = mapped_column(String(255))
+    request_id: Mapped[str | None] = mapped_column(String(64))
+    address: Mapped[str | None] = mapped_column(String(64))
+    action: Mapped[str] = mapped_column(String(32))
+    object_id: Mapped[str] = mapped_column(String(512))
+    before: Mapped[str | None] = mapped_column(String(64))
+    after: Mapped[str | None] = mapped_column(String(64))
 
 
 class Worker(Base):
