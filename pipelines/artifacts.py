@@ -15,8 +15,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import platform
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -160,32 +159,6 @@ def refuse_existing(target: Path) -> None:
     if (target / durable.MANIFEST).is_file():
         raise RunDirectoryError(f"{target}: a complete run is here already; choose another --out or delete it")
     raise RunDirectoryError(f"{target}: exists and is not a run directory; choose another --out")
-
-
-@contextmanager
-def staged(target: Path) -> Iterator[Path]:
-    """A hidden directory beside `target`, this process's own; what is not published from it is discarded.
-
-    Raises:
-        RunDirectoryError: another process is at it, or nothing can be written there.
-    """
-    work = target.with_name(f".{target.name}.unfinished")
-    lock = FileLock(f"{work}.lock")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
-        durable.discard(work)  # of a process that was killed
-        work.mkdir()
-    except Timeout:
-        raise RunDirectoryError(f"{target}: another process is writing this directory") from None
-    except OSError as error:
-        raise RunDirectoryError(f"{target}: cannot be written: {error.strerror}") from None
-    try:
-        yield work
-    finally:
-        durable.discard(work)
-        Path(lock.lock_file).unlink(missing_ok=True)
-        lock.release()
 
 
 def environment() -> dict[str, Any]:

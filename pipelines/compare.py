@@ -14,11 +14,12 @@ from datasets import Dataset
 
 from pipelines import durable
 from pipelines.activation_store import ActivationStore
-from pipelines.artifacts import CHECKPOINTS, environment, predictions, refuse_existing, staged
+from pipelines.artifacts import CHECKPOINTS, environment, predictions, refuse_existing
 from pipelines.config import CURVE_SHARES, DataConfig, SplitFile
 from pipelines.data import read_items
 from pipelines.device import Precision, resolve_precision, start_accelerator
 from pipelines.duplicates import group_items
+from pipelines.durable import staged
 from pipelines.errors import ConfigError, DataError, Interrupted, RunDirectoryError
 from pipelines.evaluate import compare_systems
 from pipelines.learning_curve import add_curve, tuned_points

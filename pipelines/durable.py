@@ -10,8 +10,12 @@ import glob
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from pipelines.errors import RunDirectoryError
 from pipelines.weights import sha256_file
@@ -73,6 +77,32 @@ def discard(path: Path) -> None:
     except FileNotFoundError:
         return
     shutil.rmtree(trash, ignore_errors=True)
+
+
+@contextmanager
+def staged(target: Path) -> Iterator[Path]:
+    """A hidden directory beside `target`, this process's own; what is not published from it is discarded.
+
+    Raises:
+        RunDirectoryError: another process is at it, or nothing can be written there.
+    """
+    work = target.with_name(f".{target.name}.unfinished")
+    lock = FileLock(f"{work}.lock")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+        discard(work)  # of a process that was killed
+        work.mkdir()
+    except Timeout:
+        raise RunDirectoryError(f"{target}: another process is writing this directory") from None
+    except OSError as error:
+        raise RunDirectoryError(f"{target}: cannot be written: {error.strerror}") from None
+    try:
+        yield work
+    finally:
+        discard(work)
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
 
 
 def write_json(path: Path, value: Any) -> None:

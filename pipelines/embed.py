@@ -10,14 +10,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipelines.artifacts import staged
 from pipelines.backbones import Backbone, load_saved_model, load_text_backbone
 from pipelines.bulk.outputs import Output, output_format
 from pipelines.bulk.sources import Item, Source, open_source
 from pipelines.config import BackboneConfig
 from pipelines.data import require_columns
 from pipelines.device import best_precision
-from pipelines.durable import MANIFEST, sync
+from pipelines.durable import MANIFEST, staged, sync
 from pipelines.errors import ConfigError, DataError, Interrupted
 from pipelines.predict import embed as embed_whole
 from pipelines.predict import embed_at

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.activation_store import ActivationStore
-from pipelines.artifacts import refuse_existing, staged
+from pipelines.artifacts import refuse_existing
 from pipelines.attributions import CAVEAT, GAP, METHOD, SMALL, Attribution, attribute
 from pipelines.backbones import Backbone
 from pipelines.baselines import load_baseline
@@ -18,7 +18,7 @@ from pipelines.baselines.logistic import LogisticRegressionBaseline
 from pipelines.deciding_features import CAVEAT as FEATURES_CAVEAT
 from pipelines.deciding_features import NO_NAMES, Decision, deciding_features
 from pipelines.device import best_precision
-from pipelines.durable import publish, write_json
+from pipelines.durable import publish, staged, write_json
 from pipelines.errors import Interrupted
 from pipelines.explained_items import Item, items_of
 from pipelines.nearest import nearest_items

@@ -10,10 +10,10 @@ from markupsafe import Markup
 
 from pipelines import charts
 from pipelines.activation_store import ActivationStore
-from pipelines.artifacts import refuse_existing, staged
+from pipelines.artifacts import refuse_existing
 from pipelines.config import RunConfig
 from pipelines.device import resolve_precision, start_accelerator
-from pipelines.durable import publish, write_json
+from pipelines.durable import publish, staged, write_json
 from pipelines.errors import ConfigError
 from pipelines.hidden_layers.depth import advise
 from pipelines.records import Event, Probed, Stage

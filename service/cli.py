@@ -448,7 +448,7 @@ def main() -> None:
             stderr.print(f"error: {error.filename or 'a file'}: {error.strerror}", markup=False, soft_wrap=True)
             sys.exit(1)
         if _out_of_memory(error):
-            problem = str(error).splitlines()[0]
+            problem = (str(error).splitlines() or ["nothing more could be had"])[0]
             stderr.print(f"error: out of memory: {problem}\n{ROOM}", markup=False, soft_wrap=True)
             sys.exit(1)
         stderr.print(
@@ -462,9 +462,11 @@ def main() -> None:
 
 def _out_of_memory(error: Exception) -> bool:
     """Whether there was not enough of it, in the words of PyTorch. Training answers that itself where it can."""
+    if isinstance(error, MemoryError):
+        return True
     from accelerate.utils.memory import should_reduce_batch_size
 
-    return isinstance(error, MemoryError) or should_reduce_batch_size(error)
+    return bool(should_reduce_batch_size(error))
 
 
 if __name__ == "__main__":

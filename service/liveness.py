@@ -109,7 +109,7 @@ class Liveness:
         """Those whose sign has stayed the same for the lease. A longer pause between two looks counts as a short one:
         the database was away, or this worker was frozen, and the others could not be heard."""
         now = self._clock()
-        passed, self._looked = min(now - self._looked, 2 * HEARTBEAT_S), now
+        passed, self._looked = min(now - self._looked, 2 * HEARTBEAT_S, self.lease_s / 2), now
         before, self._silences = self._silences, {}
         for other in others:
             known = before.get(other.boot_id)

@@ -8,12 +8,14 @@ from typing import Any
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
 
+from service import jobs
 from service.auth import caller_of
 from service.errors import ApiError
+from service.keys import KINDS, Caller
 
 PUBLIC = None  # no key: `auth.PUBLIC` has the same paths
 ANY: tuple[str, ...] = ()  # whatever the key may do
-FILES, JOBS, BATCHES = ((f"{what}:read", f"{what}:write") for what in ("files", "jobs", "batches"))
+FILES, JOBS, BATCHES, MODELS = ((f"{kind}:read", f"{kind}:write") for kind in KINDS)
 
 # Method and path -> scopes, of which one is enough. Who may write may read.
 RIGHTS: dict[str, tuple[str, ...] | None] = {
@@ -44,15 +46,15 @@ RIGHTS: dict[str, tuple[str, ...] | None] = {
     "POST /v1/probes": ("jobs:write",),
     "POST /v1/estimates": ("jobs:write",),
     "POST /v1/explanations": ("jobs:write",),
-    "GET /v1/looks/{look_id}": (*JOBS, *BATCHES),
+    "GET /v1/looks/{look_id}": (*JOBS, *BATCHES),  # which, its kind decides: `require_kind`
     "POST /v1/looks/{look_id}/cancel": ("jobs:write",),
     "GET /v1/looks/{look_id}/report": (*JOBS, *BATCHES),
     "POST /v1/batches": ("batches:write",),
     "GET /v1/batches": BATCHES,
     "GET /v1/batches/{batch_id}": BATCHES,
     "POST /v1/batches/{batch_id}/cancel": ("batches:write",),
-    "GET /v1/models": ("models:read",),
-    "GET /v1/models/{model_id:path}": ("models:read",),
+    "GET /v1/models": MODELS,
+    "GET /v1/models/{model_id:path}": MODELS,
     "DELETE /v1/models/{model_id:path}": ("models:write",),
     "PUT /v1/models/{model_id:path}/aliases/{name}": ("models:write",),
     "DELETE /v1/models/{model_id:path}/aliases/{name}": ("models:write",),
@@ -64,7 +66,7 @@ RIGHTS: dict[str, tuple[str, ...] | None] = {
     "POST /login": PUBLIC,
     "GET /static/{name}": PUBLIC,
     "POST /logout": ANY,
-    "GET /": ANY,
+    "GET /": ANY,  # lists what the key may read
     "GET /live": ANY,
     "GET /new": ("jobs:write",),
     "POST /new": ("jobs:write",),
@@ -78,9 +80,9 @@ RIGHTS: dict[str, tuple[str, ...] | None] = {
     "GET /jobs/{job_id}/live": (*JOBS, *BATCHES),
     "POST /jobs/{job_id}/{move}": ("jobs:write", "batches:write"),  # which, the kind of the job decides
     "GET /jobs/{job_id}/report": (*JOBS, *BATCHES),
-    "GET /models": ("models:read",),
-    "GET /models/{job_id}": ("models:read",),
-    "GET /models/{job_id}/files/{name}": ("models:read",),
+    "GET /models": MODELS,
+    "GET /models/{job_id}": MODELS,
+    "GET /models/{job_id}/files/{name}": MODELS,
     "POST /models/{job_id}/aliases": ("models:write",),
     "POST /models/{job_id}/aliases/remove": ("models:write",),
     "POST /models/{job_id}/delete": ("models:write",),
@@ -89,7 +91,7 @@ RIGHTS: dict[str, tuple[str, ...] | None] = {
     "GET /try": ("models:read",),
     "POST /try": ("models:read",),
     "POST /try/why": ("jobs:write",),
-    "GET /explanations/{look_id}": ("models:read",),
+    "GET /explanations/{look_id}": JOBS,
     "GET /batches": BATCHES,
     "GET /batches/new": ("batches:write",),
     "POST /batches/new": ("batches:write",),
@@ -115,7 +117,7 @@ class GuardedRoute(APIRoute):
         async def guarded(request: Request) -> Response:
             wanted = rights[request.method]
             if wanted is not PUBLIC:
-                _require(request, wanted)
+                _require(caller_of(request), wanted)
             return await handler(request)
 
         return guarded
@@ -127,9 +129,24 @@ class GuardedRoute(APIRoute):
         return RIGHTS[name]
 
 
-def _require(request: Request, wanted: tuple[str, ...]) -> None:
+def readable(caller: Caller) -> list[jobs.Kind]:
+    """The kinds of jobs that a key may read."""
+    return [kind for kind in jobs.PREFIXES if any(map(caller.may, _of_kind(kind)))]
+
+
+def require_kind(caller: Caller, kind: jobs.Kind) -> None:
+    """Raises ApiError 403 for a kind of job that the key may not read."""
+    _require(caller, _of_kind(kind))
+
+
+def _of_kind(kind: jobs.Kind) -> tuple[str, ...]:
+    if kind == "columns":  # of a file that is to be labelled, or trained on
+        return (*JOBS, *BATCHES)
+    return BATCHES if kind in ("batch", "table") else JOBS
+
+
+def _require(caller: Caller, wanted: tuple[str, ...]) -> None:
     """Raises ApiError 403."""
-    caller = caller_of(request)
     if wanted and not any(caller.may(scope) for scope in wanted):
         have, needed = ", ".join(sorted(caller.scopes)), " or ".join(wanted)
         raise ApiError(403, f"This key may not do that: it needs the scope {needed} and has {have}", "scope_missing")

@@ -17,6 +17,7 @@ from types import FrameType
 from typing import IO
 
 from pipelines.errors import ConfigError, RootstockError
+from service.audit import OPERATOR, Actor, acting
 from service.database import Database
 from service.death import die_with_parent
 from service.engine import prepare_tables
@@ -60,7 +61,7 @@ def prepare(settings: ServiceSettings) -> None:
         database.migrate()
         prepare_tables(database)
         database.check()
-        with database.writing() as session:
+        with acting(Actor(OPERATOR)), database.writing() as session:
             text = None if any_key(session) else create_key(session, FIRST_TENANT, "first")[1]
     finally:
         database.close()

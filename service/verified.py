@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from functools import lru_cache
 from pathlib import Path
 
@@ -11,13 +13,16 @@ from pipelines.weights import sha256_file
 from service.errors import ApiError
 
 KNOWN = 4096  # files whose digest is remembered until they change
+KNOWN_S = 3600.0  # or for so long: a disk changes bits without a trace
+log = logging.getLogger(__name__)
 
 
 def is_intact(path: Path, sha256: str) -> bool:
     """Whether a file is there and its content has this digest."""
     try:
         status = path.stat()
-        return _digest(path, status.st_ino, status.st_size, status.st_mtime_ns) == sha256
+        since = int(time.monotonic() // KNOWN_S)
+        return _digest(path, status.st_ino, status.st_size, status.st_mtime_ns, since) == sha256
     except OSError:
         return False
 
@@ -25,24 +30,21 @@ def is_intact(path: Path, sha256: str) -> bool:
 def intact(path: Path, sha256: str, name: str) -> Path:
     """The same path. Raises ApiError 500, which calls the file `name`, where its content is not that of the digest."""
     if not is_intact(path, sha256):
-        raise _damaged(name)
+        log.error("%s is damaged or gone: its sha256 is not %s", path, sha256)
+        message = f"{name[:64]} is damaged on the server's disk, so it is not served; restore it, or make it anew"
+        raise ApiError(500, message, "artifact_damaged", headers={"x-should-retry": "false"})
     return path
 
 
 def intact_in(folder: Path, name: str) -> Path:
     """A file of a published directory. Raises ApiError 500 where it is not as its manifest says."""
     try:
-        sha256 = read_manifest(folder)["sha256"].get(name, "")
-    except RunDirectoryError:
-        raise _damaged(name) from None
+        sha256 = read_manifest(folder)["sha256"].get(name, "not in the manifest")
+    except RunDirectoryError as error:
+        sha256 = f"known: {error}"
     return intact(folder / name, sha256, name)
 
 
 @lru_cache(KNOWN)
-def _digest(path: Path, inode: int, size: int, changed: int) -> str:  # noqa: ARG001  # they say whether it is the same
+def _digest(path: Path, inode: int, size: int, changed: int, since: int) -> str:  # noqa: ARG001  # is it the same?
     return sha256_file(path)
-
-
-def _damaged(name: str) -> ApiError:
-    message = f"{name[:64]} is damaged on the server's disk, so it is not served; restore it, or make it anew"
-    return ApiError(500, message, "artifact_damaged", headers={"x-should-retry": "false"})

@@ -11,7 +11,7 @@ from typing import Any
 from datasets import Dataset, concatenate_datasets
 
 from pipelines.activation_store import ActivationStore
-from pipelines.artifacts import refuse_existing, staged
+from pipelines.artifacts import refuse_existing
 from pipelines.backbones import load_text_backbone
 from pipelines.baselines.embeddings import EmbeddingFeatures
 from pipelines.check.classes import classes
@@ -25,7 +25,7 @@ from pipelines.check.suspects import suspects
 from pipelines.config import DataConfig, RunConfig, SplitFile
 from pipelines.data import read_items, require_classes
 from pipelines.device import resolve_precision
-from pipelines.durable import publish, write_json
+from pipelines.durable import publish, staged, write_json
 from pipelines.errors import Interrupted
 from pipelines.records import Checked, Event, Stage, column
 from pipelines.report import page_environment

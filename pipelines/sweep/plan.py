@@ -187,7 +187,7 @@ def _checked(config: RunConfig, key: str, value: Any) -> Any:
     """
     section, _, name = key.partition(".")
     field = type(getattr(config, section)).model_fields.get(name)
-    if field is not None:
+    if field is not None and not isinstance(value, bool):  # yes and no are for the config to read
         with suppress(ValidationError):
             return TypeAdapter(field.rebuild_annotation()).validate_python(value)
     try:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.config import RunConfig
-from pipelines.errors import ConfigError
+from pipelines.errors import BackboneError, ConfigError
 from pipelines.saved_run import SavedRun
 from pipelines.sweep.plan import changed, shown
 from pipelines.tune import prepare, with_rate
@@ -96,7 +96,7 @@ class Settings:
         """The setting that comes to the same as these values, if it is one of the sweep."""
         try:
             return self._found.get(_identity(self.checked(changes)))
-        except ConfigError:
+        except (ConfigError, BackboneError):
             return None
 
     def checked(self, changes: Mapping[str, Any]) -> Setting:

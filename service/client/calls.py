@@ -68,7 +68,7 @@ def follow(client: OpenAI, job_id: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
     client.fine_tuning.jobs.retrieve(job_id)  # a refusal in the one shape
     headers = {"Authorization": f"Bearer {client.api_key}"}
-    url, failures = f"{client.base_url}fine_tuning/jobs/{job_id}/stream", 0
+    url, failures, ended = f"{client.base_url}fine_tuning/jobs/{job_id}/stream", 0, False
     while True:
         try:
             with httpx.stream("GET", url, headers=headers, timeout=SILENT_S) as reply:
@@ -77,7 +77,12 @@ def follow(client: OpenAI, job_id: str) -> Iterator[tuple[str, dict[str, Any]]]:
                     failures = 0
                     if id:
                         headers["Last-Event-ID"] = id
+                    ended = ended or (name == "job" and value["finished_at"] is not None)
                     yield name, value
+            if not ended:
+                raise ServiceError(
+                    f"{url}: ended by the service, as when a key is revoked; the job goes on without you"
+                )
             return
         except httpx.HTTPError as error:
             failures += 1

@@ -14,6 +14,7 @@ from service.database import Scope
 from service.pages.render import PageRoute, page
 from service.pages.shown import IN_PLACE, live_jobs, shown_jobs
 from service.paging import page as page_of
+from service.rights import readable
 from service.tables import Job
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
@@ -23,13 +24,13 @@ LIVE, RECENT = 50, 20  # jobs of a page
 
 @router.get("/")
 def home(request: Request, context: Here, caller: Calling, after: str | None = None) -> Response:
-    """All jobs, the newest first; `after` goes on with older ones."""
+    """The jobs that the key may read, the newest first; `after` goes on with older ones."""
     with context.database.reading() as session:
         scope = Scope(session, caller.tenant_id)
-        live = shown_jobs(scope, live_jobs(scope, LIVE))
-        done, more = page_of(
-            scope, Job, after, RECENT, Job.status.in_(jobs.FINAL), ~Job.stopping, Job.kind.not_in(IN_PLACE)
-        )
+        own = Job.kind.in_(readable(caller))
+        live = shown_jobs(scope, live_jobs(scope, LIVE, own))
+        ended = Job.status.in_(jobs.FINAL), ~Job.stopping, Job.kind.not_in(IN_PLACE)
+        done, more = page_of(scope, Job, after, RECENT, *ended, own)
         recent = shown_jobs(scope, done)
     older = recent[-1].id if more else None
     return page(request, "home", live=live, recent=recent, older=older, first=after is None)
@@ -40,5 +41,5 @@ def live(request: Request, context: Here, caller: Calling) -> Response:
     """The part of home that changes."""
     with context.database.reading() as session:
         scope = Scope(session, caller.tenant_id)
-        found = shown_jobs(scope, live_jobs(scope, LIVE))
+        found = shown_jobs(scope, live_jobs(scope, LIVE, Job.kind.in_(readable(caller))))
     return page(request, "live", live=found)

@@ -25,6 +25,7 @@ from service.pages.forms import form_of
 from service.pages.render import PageRoute, go, page
 from service.pages.review import can_be_reviewed
 from service.pages.shown import file_of, shown_jobs
+from service.rights import require_kind
 from service.routes.batches import KINDS as BATCHES
 from service.routes.jobs import report_response
 from service.tables import File, Job, JobEvent, Model
@@ -71,6 +72,7 @@ def report(job_id: str, request: Request, context: Here, caller: Calling) -> Res
     """Its page of figures, as it stands beside the figures."""
     with context.database.reading() as session:
         job = the_job(Scope(session, caller.tenant_id), job_id)
+    require_kind(caller, job.kind)
     place = report_of(context, job)
     if place is None:
         raise ApiError(404, "There is no report of this job")
@@ -103,6 +105,7 @@ def _seen(context: Context, caller: Caller, job_id: str) -> dict[str, Any]:
     with context.database.reading() as session:
         scope = Scope(session, caller.tenant_id)
         job = the_job(scope, job_id)
+        require_kind(caller, job.kind)
         events = _events(scope, job)
         metrics = _metrics(scope, job)
         model = scope.session.scalars(scope.select(Model).where(Model.job_id == job.id)).one_or_none()

@@ -13,6 +13,7 @@ from service.keys import Caller
 from service.kinds.look import look_dir
 from service.pages.shown import ShownJob, shown_jobs
 from service.tables import Job
+from service.verified import intact_in
 
 
 def look_and_figures(
@@ -25,6 +26,6 @@ def look_and_figures(
         if job is None:
             raise missing("look", look_id, "look_not_found")
         (shown,) = shown_jobs(scope, [job])
-    path = look_dir(context.settings, job) / f"{kind}.json"
-    there = job.status == "succeeded" and path.is_file()
-    return job, shown, json.loads(path.read_text(encoding="utf-8")) if there else None
+    folder, name = look_dir(context.settings, job), f"{kind}.json"
+    there = job.status == "succeeded" and (folder / name).is_file()
+    return job, shown, json.loads(intact_in(folder, name).read_text(encoding="utf-8")) if there else None

@@ -74,9 +74,7 @@ def download(job_id: str, name: str, context: Here, caller: Calling) -> Response
     with context.database.reading() as session:
         model = _model(Scope(session, caller.tenant_id), job_id)
     content = _text(context, model, name)
-    if content:
-        intact_in(folder_of(context.settings, model), name)
-    else:
+    if not content:
         raise ApiError(404, f"The model has no {name}")
     headers = HEADERS | {"Content-Disposition": f'attachment; filename="{job_id}-{name}"'}
     return Response(content, media_type=DOWNLOADS[name], headers=headers)
@@ -151,7 +149,7 @@ def _report(folder: Path) -> dict[str, Any] | None:
     path = folder / "report.json"
     if not path.is_file():
         return None
-    found = json.loads(path.read_text(encoding="utf-8"))
+    found = json.loads(intact_in(folder, path.name).read_text(encoding="utf-8"))
     shown = [
         {"name": each["name"], **{key: each["metrics"][key] for key in ("macro_f1", "macro_f1_ci", "accuracy")}}
         for each in found["systems"]
@@ -165,6 +163,6 @@ def _bytes(folder: Path) -> int:
 
 def _text(context: Context, model: Model, name: str) -> str:
     """A file of the model's; where the server keeps its things is left out."""
-    path = folder_of(context.settings, model) / name
-    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    folder = folder_of(context.settings, model)
+    text = intact_in(folder, name).read_text(encoding="utf-8") if (folder / name).is_file() else ""
     return text.replace(f"{context.settings.tenant_dir(model.tenant_id)}/", "")

@@ -102,10 +102,10 @@ def shown(job: Job, names: Mapping[str, str]) -> ShownJob:
     )
 
 
-def live_jobs(scope: Scope, most: int) -> list[Job]:
+def live_jobs(scope: Scope, most: int, *conditions: sa.ColumnElement[bool]) -> list[Job]:
     """Those that are still to come to an end, the newest first; not those that a form shows."""
     going = sa.or_(Job.status.in_(LIVE), Job.stopping)
-    live = scope.select(Job).where(going, Job.kind.not_in(IN_PLACE)).order_by(Job.seq.desc())
+    live = scope.select(Job).where(going, Job.kind.not_in(IN_PLACE), *conditions).order_by(Job.seq.desc())
     return list(scope.session.scalars(live.limit(most)))
 
 

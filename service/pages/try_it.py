@@ -25,6 +25,7 @@ from service.routes import looks
 from service.routes.classify import answer_of
 from service.schemas import ExplainRequest
 from service.sessions import is_partial
+from service.verified import intact_in
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 Here = Annotated[Context, Depends(context_of)]
@@ -86,7 +87,9 @@ def _points(context: Context, caller: Caller, name: str, scores: dict[str, float
     """Thresholds that the model's report promises, with whether the text is flagged by each."""
     with context.database.reading() as session:
         folder = folder_of(context.settings, the_model(Scope(session, caller.tenant_id), name))
-    found = json.loads((folder / "report.json").read_text(encoding="utf-8")).get("operating_points") or {"points": []}
+    found = json.loads(intact_in(folder, "report.json").read_text(encoding="utf-8")).get("operating_points") or {
+        "points": []
+    }
     held = [point for point in found["points"] if point["threshold"] is not None and point["class"] in scores]
     return [point | {"flagged": scores[point["class"]] >= point["threshold"]} for point in held]
 

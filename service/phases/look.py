@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.config import RunConfig, parse_config
-from pipelines.durable import publish, write_json
+from pipelines.durable import publish, staged, write_json
 from service.phases.files import plan_of, planning, work_of
 from service.phases.finetune import CONFIG, plan
 
@@ -29,8 +29,6 @@ def plan_columns(folder: Path, request: Mapping[str, Any], _: Callable[[], bool]
 
 def columns(folder: Path, _request: Mapping[str, Any], _: Callable[[], bool]) -> Iterator[dict[str, Any]]:
     """What the plan holds is all there is to say."""
-    from pipelines.artifacts import staged
-
     if not (out := _out(folder)).is_dir():
         with staged(out) as work:
             shutil.copyfile(plan_of(folder) / COLUMNS, work / COLUMNS)
@@ -58,7 +56,6 @@ def probe(folder: Path, _: Mapping[str, Any], stop: Callable[[], bool]) -> Itera
 
 def estimate(folder: Path, _: Mapping[str, Any], stop: Callable[[], bool]) -> Iterator[dict[str, Any]]:
     """Say what the run would take."""
-    from pipelines.artifacts import staged
     from pipelines.estimate.estimate import estimate as run
     from pipelines.records import Estimated
     from service.settings import default_store

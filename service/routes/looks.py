@@ -17,7 +17,7 @@ from service.keys import Caller
 from service.kinds.look import look_dir
 from service.models import the_model
 from service.objects import look_object
-from service.rights import GuardedRoute
+from service.rights import GuardedRoute, require_kind
 from service.routes.jobs import report_response
 from service.schemas import CheckRequest, ColumnsRequest, ExplainRequest, JobRequest
 from service.short_reads import short_read
@@ -105,7 +105,9 @@ def _submitted(kind: jobs.Kind, body: JobRequest, request: Request, context: Con
 
 def _the_look(context: Context, caller: Caller, id: str) -> Job:
     with context.database.reading() as session:
-        return _found(Scope(session, caller.tenant_id), id)
+        look = _found(Scope(session, caller.tenant_id), id)
+    require_kind(caller, look.kind)
+    return look
 
 
 def _found(scope: Scope, id: str, lock: bool = False) -> Job:

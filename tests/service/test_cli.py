@@ -105,17 +105,27 @@ def test_misuse_of_the_command_line(tmp_path: Path) -> None:
     assert done.stdout == ""
 
 
-@pytest.mark.slow
-def test_out_of_memory_is_no_fault_of_rootstock(inside: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB.\nA long story"), "CUDA out of memory. Tried to"),
+        (MemoryError(), "nothing more could be had"),
+    ],
+)
+def test_out_of_memory_is_no_fault_of_rootstock(
+    error: Exception, message: str, inside: Inside, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def app() -> None:
-        raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB.\nA long story")
+        raise error
 
     monkeypatch.setattr("service.cli.app", app)
     code, _, told = inside()
     assert code == 1
-    assert told.startswith("error: out of memory: CUDA out of memory. Tried to allocate 2.00 GiB.\nFree some memory")
+    assert told.startswith(f"error: out of memory: {message}")
+    assert "\nFree some memory" in told
 
 
+@pytest.mark.slow
 def test_compare_scores_a_run_on_a_file_with_other_column_names(tmp_path: Path) -> None:
     first_run(tmp_path)
     rows = [{"tweet": row["text"], "class": row["label"]} for row in toy_rows(30, seed=9)]

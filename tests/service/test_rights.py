@@ -20,6 +20,7 @@ from service.files import add_file, store
 from service.keys import SCOPES, create_key, find_caller, revoke
 from service.limits import Limits
 from service.models import add_model
+from service.pages.shown import IN_PLACE
 from service.rights import PUBLIC, RIGHTS, GuardedRoute
 from service.sessions import is_page
 from tests.service.conftest import Service
@@ -206,11 +207,48 @@ def test_other_methods_are_not_allowed(service: Service, theirs: Things) -> None
         assert found.status_code == 405, path
 
 
-def test_who_may_write_may_read() -> None:
+ASKING = ("POST /v1/classify", "POST /v1/chat/completions", "POST /hf/models/{model_id:path}", "POST /try")  # models
+
+
+def test_who_may_read_changes_nothing_and_who_may_write_may_read() -> None:
     for line, wanted in RIGHTS.items():
-        for scope in wanted or ():
-            if scope.endswith(":read") and scope != "models:read":
-                assert scope.replace(":read", ":write") in (wanted or ()), line
+        if wanted is PUBLIC or line in ASKING or line == "GET /try":
+            continue
+        if not line.startswith("GET "):
+            assert all(scope.endswith((":write", "admin")) for scope in wanted), line
+        for scope in wanted:
+            if scope.endswith(":read"):
+                assert scope.replace(":read", ":write") in wanted, line
+
+
+def test_what_a_few_calls_need() -> None:
+    assert RIGHTS["DELETE /v1/files/{file_id}"] == ("files:write",)
+    assert RIGHTS["POST /v1/fine_tuning/jobs"] == ("jobs:write",)
+    assert RIGHTS["DELETE /v1/models/{model_id:path}"] == ("models:write",)
+    assert RIGHTS["POST /v1/classify"] == ("models:read",)
+    assert RIGHTS["GET /metrics"] == ("admin",)
+
+
+@pytest.mark.parametrize(
+    ("scope", "kinds"),
+    [
+        ("jobs:read", {"fine-tune", "compare", "columns", "check", "estimate", "explain"}),
+        ("batches:read", {"batch", "table", "columns"}),
+    ],
+)
+def test_the_kind_of_a_job_decides_who_may_read_it(
+    service: Service, theirs: Things, scope: str, kinds: set[str]
+) -> None:
+    with service.database.writing() as session:
+        _, text = create_key(session, "two", "a", [scope])
+    browser, headers = signed_in(service, text), {"Authorization": f"Bearer {text}"}
+    for kind, id in theirs.jobs.items():
+        allowed = 200 if kind in kinds else 403
+        assert browser.get(f"/jobs/{id}").status_code == allowed, kind
+        if kind in ("columns", "check", "estimate", "explain"):
+            assert service.api.get(f"/v1/looks/{id}", headers=headers).status_code == allowed, kind
+        listed = kind in kinds and kind not in IN_PLACE
+        assert (id in browser.get("/").text) == listed, kind
 
 
 def test_a_key_is_found_by_its_text_only(service: Service) -> None:

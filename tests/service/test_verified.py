@@ -3,25 +3,40 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from pathlib import Path
 
 import pytest
 
 from pipelines.durable import publish
+from pipelines.weights import sha256_file
 from service import jobs
 from service.database import Scope
 from service.files import get_file, path_of
 from service.kinds.base import Gone, Task
 from service.tables import Job, Key
-from service.verified import is_intact
+from service.verified import KNOWN_S, is_intact
 from tests.service.conftest import Service
 
 
 def damage(path: Path) -> None:
-    """One bit, as a disk does it."""
+    """One bit, of a file that somebody has written to."""
     content = bytearray(path.read_bytes())
     content[0] ^= 1
     path.write_bytes(content)
+
+
+def test_a_bit_that_the_disk_has_lost_is_found_within_the_hour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "content"
+    path.write_bytes(b"content")
+    before, digest = path.stat(), sha256_file(path)
+    assert is_intact(path, digest)
+    damage(path)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    later = time.monotonic() + KNOWN_S
+    monkeypatch.setattr(time, "monotonic", lambda: later)
+    assert not is_intact(path, digest)
 
 
 def test_a_damaged_upload_is_neither_served_nor_trained_on(service: Service) -> None:

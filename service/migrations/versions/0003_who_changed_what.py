@@ -38,10 +38,10 @@ def upgrade() -> None:
     if op.get_bind().dialect.name == "postgresql":
         op.execute(POSTGRESQL)
         return
-    for change in ("update", "delete"):
-        op.execute(
-            f"create trigger audit_keeps_{change} before {change} on audit begin select raise(abort, '{MESSAGE}'); end"
-        )
+    known = "when exists (select 1 from audit where seq = new.seq)"  # insert or replace
+    for change, when in (("update", ""), ("delete", ""), ("insert", known)):
+        action = f"begin select raise(abort, '{MESSAGE}'); end"
+        op.execute(f"create trigger audit_keeps_{change} before {change} on audit {when} {action}")
 
 
 def downgrade() -> None:

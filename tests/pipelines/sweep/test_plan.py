@@ -51,6 +51,7 @@ def test_ranges_are_for_optuna_and_log_uniform_where_they_span_a_factor_of_ten()
         ("training.epochs=[1,2]", "expected words or numbers with commas between"),
         ("training.epochs=1], [2", "expected words or numbers with commas between"),
         ("training.epochs=0,2", "--vary training.epochs: Input should be greater than 0; found 0"),
+        ("training.epochs=yes,3", "--vary training.epochs: expected a word or a number; found True"),
         ("training.epoch=1,2", "--vary training.epoch: unknown key. Did you mean training.epochs?"),
         ("training=1", "--vary training: expected a key of training, backbone or adapter"),
         ("training.epochs.x=1", "expected a key of training, backbone or adapter"),
@@ -74,6 +75,8 @@ def test_a_value_that_needs_another_one_is_read_alone() -> None:
     """Whether they go together is asked of every setting."""
     adapters, bits = read("adapter.type=lora,dora", "backbone.quantize=none,4bit")
     assert (adapters.values, bits.values) == (("lora", "dora"), ("none", "4bit"))
+    (saving,) = read("training.gradient_checkpointing=yes,no")
+    assert saving.values == (True, False)
     with pytest.raises(ConfigError, match="4bit without an adapter"):
         changed(CONFIG, {"backbone.quantize": "4bit"})
 

@@ -66,6 +66,7 @@ def test_a_setting_is_known_however_it_is_written(settings: Settings) -> None:
     assert settings.known({FREEZE: "all", RATE: "auto"}) is three  # 1e-3 at this depth
     assert settings.known({FREEZE: 2}) is None
     assert settings.known({FREEZE: 9}) is None  # more layers than there are
+    assert settings.known({"backbone.name": "./gone"}) is None  # cannot be loaded
     assert settings.all == [three]
 
 
