@@ -134,12 +134,12 @@ def readable(caller: Caller) -> list[jobs.Kind]:
     return [kind for kind in jobs.PREFIXES if any(map(caller.may, _of_kind(kind)))]
 
 
-def require_kind(caller: Caller, kind: jobs.Kind) -> None:
+def require_kind(caller: Caller, kind: str) -> None:
     """Raises ApiError 403 for a kind of job that the key may not read."""
     _require(caller, _of_kind(kind))
 
 
-def _of_kind(kind: jobs.Kind) -> tuple[str, ...]:
+def _of_kind(kind: str) -> tuple[str, ...]:
     if kind == "columns":  # of a file that is to be labelled, or trained on
         return (*JOBS, *BATCHES)
     return BATCHES if kind in ("batch", "table") else JOBS
