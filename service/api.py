@@ -17,7 +17,8 @@ from service.inference.client import Inference
 from service.limits import Limits
 from service.pages import ROUTERS
 from service.pages.render import problem
-from service.routes import batches, classify, comparisons, files, health, jobs, looks, metrics, models, stream
+from service.quotas import LiveRows
+from service.routes import batches, classify, comparisons, files, health, jobs, looks, metrics, models, stream, usage
 from service.sessions import Sessions
 from service.settings import ServiceSettings
 
@@ -29,19 +30,22 @@ DOCUMENTATION = (
 def create_app(settings: ServiceSettings, database: Database, engine: JobEngine, inference: Inference) -> FastAPI:
     """The ASGI application. Its owner closes what it was given."""
 
+    live_rows = LiveRows(database, settings.limits.tenant_rows_per_day)
+
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
         await inference.close()
+        live_rows.close()
 
     app = FastAPI(
         title="Rootstock", version="1", description=DOCUMENTATION, lifespan=lifespan, docs_url=None, redoc_url=None,
         openapi_url="/openapi.json", redirect_slashes=False,
     )  # fmt: skip
     limits, sessions = Limits(settings.limits.calls_per_minute), Sessions(settings.data_dir)
-    app.state.context = Context(settings, database, engine, inference, limits)
+    app.state.context = Context(settings, database, engine, inference, limits, live_rows)
     app.state.sessions = sessions
-    for routes in (health, files, jobs, stream, comparisons, looks, batches, models, classify, metrics):
+    for routes in (health, files, jobs, stream, comparisons, looks, batches, models, classify, usage, metrics):
         app.include_router(routes.router)
     for pages in ROUTERS:
         app.include_router(pages)

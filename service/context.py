@@ -10,6 +10,7 @@ from service.database import Database
 from service.engine import JobEngine
 from service.inference.client import Inference
 from service.limits import Limits
+from service.quotas import LiveRows
 from service.settings import ServiceSettings
 
 
@@ -20,6 +21,7 @@ class Context:
     engine: JobEngine
     inference: Inference
     limits: Limits
+    live_rows: LiveRows
 
 
 async def context_of(request: Request) -> Context:

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from pipelines.base_models import VARIABLE
 from pipelines.durable import discard, sync, write_json
-from service import jobs
+from service import jobs, quotas
 from service.child import SAVED
 from service.database import Database
 from service.engine import JobEngine, Stopped
@@ -130,6 +130,8 @@ class Execution:
             raise self._stopped(job.id) from over
         finally:
             self._running.discard(job.id)
+        with self.database.writing() as session:
+            quotas.count(session, job.tenant_id, quotas.CPU, ended.cpu_s)
         return self._outcome(job, ended, reporter)
 
     def _outcome(self, job: Job, ended: Ended, reporter: Reporter) -> bool:

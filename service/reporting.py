@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from service import jobs
+from service import jobs, quotas
 from service.database import Database
 from service.tables import Job
 
@@ -104,6 +104,7 @@ class Reporter:
         with self.database.writing() as session:
             job = jobs.fenced(session, self.job.id, self.job.attempt)
             job.idle_attempts = 0  # committed rows are as good as a checkpoint
+            quotas.count(session, job.tenant_id, quotas.ROWS, max(0, event["rows"] - job.progress.get("rows", 0)))
             jobs.note_progress(session, job, counts | finish, None)
 
     def _planned(self, event: dict[str, Any]) -> None:

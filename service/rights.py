@@ -61,6 +61,7 @@ RIGHTS: dict[str, tuple[str, ...] | None] = {
     "POST /v1/classify": ("models:read",),
     "POST /v1/chat/completions": ("models:read",),
     "POST /hf/models/{model_id:path}": ("models:read",),
+    "GET /v1/usage": ANY,
     # pages
     "GET /login": PUBLIC,
     "POST /login": PUBLIC,

@@ -43,6 +43,10 @@ class ServiceLimits:
     job_memory_mib: int = 0  # of a job's process; 0: no limit of its own
     models_mib: int = 2048  # weights held for live classification
     batch_lines: int = 1_000_000
+    tenant_mib: int = 0  # of files that one tenant keeps; 0, as in the next three: no limit
+    tenant_jobs: int = 0  # that wait and run at once
+    tenant_rows_per_day: int = 0  # classified, live or in batches
+    tenant_cpu_s_per_day: int = 0  # of the processes of its jobs
     lease_s: int = 30  # a worker that is silent for so long is dead
 
 

@@ -12,6 +12,7 @@ from service.database import Scope
 from service.idempotency import create_of
 from service.jobs import queue_of
 from service.keys import Caller
+from service.quotas import check_job
 from service.tables import Job
 
 
@@ -21,6 +22,9 @@ def submit(request: Request, context: Context, caller: Caller, body: BaseModel, 
     Args:
         body: what is asked for; the same again may be a repetition.
         make: adds the job's row, after checking what it needs. Raises ApiError.
+
+    Raises:
+        ApiError: of `make`, and 403 where a quota is used up.
     """
     call = create_of(request, body.model_dump())
     with context.database.writing() as session:
@@ -28,6 +32,7 @@ def submit(request: Request, context: Context, caller: Caller, body: BaseModel, 
         earlier = call.earlier(scope)
         job = None if earlier is None else scope.get(Job, earlier)
         if job is None:
+            check_job(context.settings.limits, scope)
             job = make(scope)
             context.engine.submit(session, job.id, caller.tenant_id, job.priority, queue_of(job.id))
             call.answer(scope, job.id)

@@ -22,11 +22,13 @@ KEPT = 4000  # of what it wrote to standard error
 
 @dataclass(frozen=True)
 class Ended:
-    """How a child ended: exit code (negative: the signal), whether it was asked to, the end of its standard error."""
+    """How a child ended: exit code (negative: the signal), whether it was asked to, the end of its standard error, and
+    the seconds of processor time that it and what it had started took."""
 
     code: int
     asked: bool
     stderr: str
+    cpu_s: float = 0.0
 
 
 def supervise(
@@ -56,12 +58,13 @@ def supervise(
         started(process.pid)
         asked = _follow(process, line, stop)
         _ended(process.pid, os.WEXITED)
+        cpu_s = sum(psutil.Process(process.pid).cpu_times()[:4])  # it is not reaped yet
     finally:
         kill_group(process.pid)
         code = process.wait()
         assert process.stdout is not None
         process.stdout.close()
-    return Ended(code, asked, _end_of(folder / "stderr.log"))
+    return Ended(code, asked, _end_of(folder / "stderr.log"), cpu_s)
 
 
 def kill_group(pid: int) -> None:

@@ -160,6 +160,16 @@ class Answered(Base):
     created_at: Mapped[float] = mapped_column(index=True)
 
 
+class Usage(Base):
+    """What a tenant has used of one thing on one day (UTC, as Python counts days)."""
+
+    __tablename__ = "usage"
+    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"), primary_key=True)
+    day: Mapped[int] = mapped_column(primary_key=True)
+    kind: Mapped[str] = mapped_column(String(16), primary_key=True)
+    amount: Mapped[float]
+
+
 class Audit(Base):
     """Who changed what. Lines are only added; `before` and `after` are digests of the row that was changed."""
 

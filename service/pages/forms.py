@@ -13,6 +13,7 @@ from service.errors import ApiError
 from service.files import add_file, store
 from service.keys import Caller
 from service.pages.render import sessions_of
+from service.quotas import check_bytes
 from service.sessions import COOKIE
 
 FIELDS, DIGITS = 64, 9  # of a form, of a number in it
@@ -61,4 +62,6 @@ def kept_file(context: Context, caller: Caller, form: FormData, purpose: str) ->
         raise ApiError(400, "Expected a file, found none; choose one first")
     stored = store(context.settings, caller.tenant_id, upload.file)
     with context.database.writing() as session:
-        return add_file(Scope(session, caller.tenant_id), stored, upload.filename, purpose).id
+        scope = Scope(session, caller.tenant_id)
+        check_bytes(context.settings.limits, scope, stored)
+        return add_file(scope, stored, upload.filename, purpose).id

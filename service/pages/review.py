@@ -24,6 +24,7 @@ from service.pages.new import checked
 from service.pages.render import HEADERS, PageRoute, go, page
 from service.pages.shown import shown_jobs
 from service.paging import page as page_of
+from service.quotas import check_bytes
 from service.reviews import preview_of
 from service.sessions import is_partial
 from service.tables import Job, Model
@@ -92,7 +93,9 @@ def train(job_id: str, request: Request, context: Here, caller: Calling, _: Form
         raise ApiError(400, "Expected reviewed items, found none; label some first")
     stored = store(context.settings, caller.tenant_id, io.BytesIO(_lines(rows)))
     with context.database.writing() as session:
-        file = add_file(Scope(session, caller.tenant_id), stored, f"reviewed-{model.family}.jsonl", "fine-tune")
+        scope = Scope(session, caller.tenant_id)
+        check_bytes(context.settings.limits, scope, stored)
+        file = add_file(scope, stored, f"reviewed-{model.family}.jsonl", "fine-tune")
     return go(request, checked(request, context, caller, file.id, {"text": "text", "label": "label"}, model.id))
 
 

@@ -72,13 +72,16 @@ def _ranked(answer: Predicted, row: list[float]) -> list[dict[str, Any]]:
 async def answer_of(context: Context, caller: Caller, name: str, texts: list[str], param: str) -> Predicted:
     if not 1 <= len(texts) <= MAX_INPUTS:
         raise invalid(f"expected 1 to {MAX_INPUTS} texts, found {len(texts)}; a batch takes more", param)
-    folder = await to_thread.run_sync(_folder, context, caller, name)
+    folder = await to_thread.run_sync(_folder, context, caller, name, len(texts))
     return await _ask(context.inference, folder, texts, param)
 
 
-def _folder(context: Context, caller: Caller, name: str) -> Path:
+def _folder(context: Context, caller: Caller, name: str, rows: int) -> Path:
+    """Of the model; the rows are counted. Raises ApiError 404, 403."""
     with context.database.reading() as session:
-        return folder_of(context.settings, the_model(Scope(session, caller.tenant_id), name))
+        folder = folder_of(context.settings, the_model(Scope(session, caller.tenant_id), name))
+    context.live_rows.take(caller.tenant_id, rows)
+    return folder
 
 
 async def _ask(inference: Inference, folder: Path, texts: list[str], param: str) -> Predicted:

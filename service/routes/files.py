@@ -20,6 +20,7 @@ from service.idempotency import create_of
 from service.keys import Caller
 from service.objects import file_object
 from service.paging import listed, page
+from service.quotas import check_bytes
 from service.rights import GuardedRoute
 from service.short_reads import short_read
 from service.tables import File
@@ -69,6 +70,7 @@ def _keep(
         scope = Scope(session, caller.tenant_id)
         file = get_file(scope, create.earlier(scope) or "")
         if file is None:
+            check_bytes(context.settings.limits, scope, stored)
             file = add_file(scope, stored, name, purpose, None if lifetime is None else time.time() + lifetime)
             create.answer(scope, file.id)
         return file_object(file)
