@@ -1,4 +1,4 @@
-"""`rootstock keys ...` and `rootstock audit ...`: the service on this machine, straight in its database."""
+"""`rootstock keys`, `audit`, `backup`, `restore`: the service on this machine, straight in its database."""
 
 from __future__ import annotations
 
@@ -83,6 +83,26 @@ def revoke_key(id: str, data_dir: DataDir = None) -> None:
     with _database(data_dir) as database, database.writing() as session:
         if not revoke(session, id):
             raise RootstockError(f"{id}: no such key, or it was revoked already; `rootstock keys list` names them")
+
+
+def backup(out: Annotated[Path, typer.Argument(help="new directory")], data_dir: DataDir = None) -> None:
+    """Copy all that the service on this machine keeps, while it runs."""
+    from service.backup import back_up
+    from service.settings import service_settings
+
+    with _database(data_dir):  # there is one
+        manifest = back_up(service_settings(data_dir), out)
+    print(f"{out}: {len(manifest['sha256']):,} files, each with its sha256 in manifest.json")
+
+
+def restore(backup: Annotated[Path, typer.Argument(help="of `rootstock backup`")], data_dir: DataDir = None) -> None:
+    """Make the directory of a service of a backup; start `rootstock serve` on it afterwards."""
+    from service.backup import restore as run
+    from service.settings import service_settings
+
+    settings = service_settings(data_dir)
+    begun = run(settings, backup)
+    print(f"{settings.data_dir}: restored; {begun:,} jobs that were on their way begin again")
 
 
 @audit.command("export")

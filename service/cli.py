@@ -34,6 +34,8 @@ for _group in ("files", "jobs", "batches", "models"):
     app.add_typer(getattr(commands, _group), name=_group)
 app.add_typer(admin.keys, name="keys")
 app.add_typer(admin.audit, name="audit")
+app.command()(admin.backup)
+app.command()(admin.restore)
 app.command()(commands.login)
 INTERRUPTED = 130  # Typer's exit code for Ctrl-C
 ROOM = "Free some memory, or take a smaller backbone, a lower data.max_length or training.precision: bf16."

@@ -55,6 +55,8 @@ class Execution:
         if job is None:
             return None
         task = self._task(job)
+        if not task.plan.is_dir() and not self._run_child(job, task, "plan"):  # a restored job's is not in the backup
+            return None
         _take_over(task)
         return task.folder.name if self._run_child(job, task, "execute") else None
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from pipelines.durable import discard
+from service.backup import removing
 from service.database import Database, Scope
 from service.files import delete_file, expired, get_file, remove_content, unnamed_content
 from service.idempotency import KEPT_S
@@ -31,6 +32,12 @@ class Leftovers:
         self.seen: dict[Path, int] = {}
 
     def remove(self) -> None:
+        """Not while a backup is made."""
+        with removing(self.settings) as allowed:
+            if allowed:
+                self._remove()
+
+    def _remove(self) -> None:
         with self.database.writing() as session:
             for file in expired(session):
                 delete_file(Scope(session, file.tenant_id), file)
