@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +26,8 @@ from service.leftovers import Leftovers
 from service.settings import ServiceSettings
 from service.tables import File, Job, Worker
 from tests.service.conftest import Service
+from tests.service.live import ROOT, LiveService, ended, running, wait
+from tests.service.live import submit as submit_live
 from tests.service.postgres import database_url
 from tests.service.test_routes import submit, upload
 
@@ -184,3 +188,35 @@ def test_a_service_on_postgresql(postgresql: tuple[ServiceSettings, str], tmp_pa
     database.close()
     with pytest.raises(RootstockError, match="other kind of database"):
         restore(moved(settings, tmp_path / "third"), tmp_path / "backup")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_a_restored_service_finishes_what_was_on_its_way(kind: str, tmp_path: Path) -> None:
+    def rootstock(of: LiveService, *arguments: str) -> None:
+        command = [sys.executable, "-m", "service.cli", *arguments, "--data-dir", str(of.data_dir)]
+        environment = of.environment | {"PYTHONPATH": str(ROOT)}
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+
+    with database_url(kind) as url, database_url(kind) as empty:
+        with running(tmp_path / "one", database_url=url) as service:
+            client = service.client()
+            model = ended(client, submit_live(client, suffix="brand").id).fine_tuned_model
+            job = submit_live(client, training={"epochs": 300}).id
+            wait(lambda: client.fine_tuning.jobs.retrieve(job).model_extra.get("steps_completed"), 90)
+            rootstock(service, "backup", "backup")
+            key = service.key
+        restored = LiveService(tmp_path / "two", database_url=empty)
+        restored.key = key
+        rootstock(restored, "restore", "backup")
+        restored.start()
+        try:
+            client = restored.client()
+            with restored.http() as http:
+                answer = http.post("/v1/classify", json={"model": model, "input": "the cat sings softly"})
+                assert answer.status_code == 200
+            done = ended(client, job, 180)
+            assert done.status == "succeeded", done.error
+        finally:
+            restored.kill()
