@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 from fastapi import FastAPI
 
@@ -15,9 +16,11 @@ from service.database import Database
 from service.engine import JobEngine
 from service.inference.client import Inference
 from service.limits import Limits
+from service.openapi import document
 from service.pages import ROUTERS
 from service.pages.render import problem
 from service.quotas import LiveRows
+from service.rights import methods_of
 from service.routes import batches, classify, comparisons, files, health, jobs, looks, metrics, models, stream, usage
 from service.sessions import Sessions
 from service.settings import ServiceSettings
@@ -49,7 +52,8 @@ def create_app(settings: ServiceSettings, database: Database, engine: JobEngine,
         app.include_router(routes.router)
     for pages in ROUTERS:
         app.include_router(pages)
-    errors.install(app, problem)
+    app.openapi = partial(document, app)  # type: ignore[method-assign]
+    errors.install(app, problem, methods_of)
     app.add_middleware(BodyLimit, upload_bytes=settings.limits.upload_mib << 20)
     app.add_middleware(Authenticated, database=database, limits=limits, sessions=sessions, hosts=settings.hosts)
     return app

@@ -6,7 +6,7 @@ A permanent refusal is never 409 or 5xx without `x-should-retry: false`: clients
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -86,11 +86,14 @@ def error_response(
 TOLD = (ApiError, RequestValidationError, RootstockError, DataError, OperationalError)
 
 
-def install(app: FastAPI, problem: Callable[[Request, int, str], Response]) -> None:
+def install(
+    app: FastAPI, problem: Callable[[Request, int, str], Response], methods: Callable[[str], Sequence[str]]
+) -> None:
     """Every exception ends in the one shape; none shows a traceback.
 
     Args:
         problem: makes the answer where a browser asked for a page that is none.
+        methods: those that a path has: the framework names those of one route only.
     """
 
     async def known(_: Request, error: Exception) -> Response:
@@ -104,7 +107,11 @@ def install(app: FastAPI, problem: Callable[[Request, int, str], Response]) -> N
         browser = is_page(request.url.path) and "text/html" in request.headers.get("accept", "")
         if browser and error.status_code == 404:
             return problem(request, 404, "There is no such page")
-        return error_response(error.status_code, _http_message(request, error), _http_code(error), None, error.headers)
+        headers = dict(error.headers or {})
+        if error.status_code == 405:
+            headers["Allow"] = ", ".join(methods(request.url.path)) or headers.get("Allow", "")
+        message = _http_message(request, error.status_code, str(error.detail), headers)
+        return error_response(error.status_code, message, _http_code(error), None, headers)
 
 
 def told(error: Exception) -> ApiError:
@@ -155,12 +162,12 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 100 else text[:97] + "..."
 
 
-def _http_message(request: Request, error: HTTPException) -> str:
-    if error.status_code == 404:
+def _http_message(request: Request, status: int, detail: str, headers: Mapping[str, str]) -> str:
+    if status == 404:
         return f"Unknown path: {request.method} {request.url.path[:200]}; GET /openapi.json lists those that exist"
-    if error.status_code == 405:
-        return f"{request.method} is not allowed here; allowed: {(error.headers or {}).get('Allow', 'other methods')}"
-    return str(error.detail)
+    if status == 405:
+        return f"{request.method} is not allowed here; allowed: {headers['Allow']}"
+    return detail
 
 
 def _http_code(error: HTTPException) -> str:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Coroutine
+from functools import cache
 from typing import Any
 
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
+from starlette.routing import compile_path
 
 from service import jobs
 from service.auth import caller_of
@@ -128,6 +131,25 @@ class GuardedRoute(APIRoute):
         if name not in RIGHTS:
             raise RuntimeError(f"{name}: service/rights.py does not say who may call it")
         return RIGHTS[name]
+
+
+def methods_of(path: str) -> list[str]:
+    """The methods of the route that is nearest to an address: the one with most words of its own."""
+    for template, methods in _templates():
+        if template.fullmatch(path):
+            return methods
+    return []
+
+
+@cache
+def _templates() -> list[tuple[re.Pattern[str], list[str]]]:
+    """Every path as a pattern, those with most words of their own first, and its methods."""
+    found: dict[str, list[str]] = {}
+    for line in RIGHTS:
+        method, path = line.split(" ", 1)
+        found.setdefault(path, []).append(method)
+    paths = sorted(found, key=lambda path: -len(re.sub(r"\{.*?\}", "", path)))
+    return [(compile_path(path)[0], sorted(found[path])) for path in paths]
 
 
 def readable(caller: Caller) -> list[jobs.Kind]:
