@@ -37,6 +37,7 @@ def create_app(settings: ServiceSettings, database: Database, engine: JobEngine,
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        live_rows.start()
         yield
         await inference.close()
         live_rows.close()

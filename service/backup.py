@@ -34,7 +34,7 @@ LOCK = "backup.lock"
 @contextmanager
 def nothing_is_removed(settings: ServiceSettings) -> Iterator[None]:
     """Within it, clean-up removes nothing; waits for one that is under way."""
-    with (settings.data_dir / LOCK).open("w") as lock:
+    with (settings.data_dir / LOCK).open("a+") as lock:  # some file systems want a reader's lock on what can be read
         fcntl.flock(lock, fcntl.LOCK_SH)
         yield
 
@@ -42,7 +42,7 @@ def nothing_is_removed(settings: ServiceSettings) -> Iterator[None]:
 @contextmanager
 def removing(settings: ServiceSettings) -> Iterator[bool]:
     """Whether clean-up may remove something: not while a backup is made."""
-    with (settings.data_dir / LOCK).open("w") as lock:
+    with (settings.data_dir / LOCK).open("a+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -61,6 +61,7 @@ def back_up(settings: ServiceSettings, out: Path) -> dict[str, Any]:
     if out.exists():
         raise RootstockError(f"{out}: exists already; choose another place for the backup")
     with nothing_is_removed(settings), staged(out) as work:
+        work.chmod(0o700)  # content of all tenants
         _dump(settings, work)
         for folder in _folders(settings.data_dir):
             for path in (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")):
@@ -75,7 +76,8 @@ def restore(settings: ServiceSettings, backup: Path) -> int:
     """Make a service's directory of a backup, every file checked; returns how many jobs begin again.
 
     Raises:
-        RootstockError: no backup, a damaged one, one of another kind of database, or something stands there already.
+        RootstockError: no backup, a damaged one, one of another kind of database, or something stands there already. On
+            PostgreSQL, a database that was filled before something failed has to be made anew.
     """
     manifest = verify(backup)
     if manifest.get("kind") != "backup":
@@ -87,7 +89,10 @@ def restore(settings: ServiceSettings, backup: Path) -> int:
         )
     if settings.data_dir.exists() and any(settings.data_dir.iterdir()):
         raise RootstockError(f"{settings.data_dir}: is not empty; choose another --data-dir for the restored service")
+    if settings.data_dir.is_mount():
+        raise RootstockError(f"{settings.data_dir}: is a mount point, which cannot be replaced; name a directory in it")
     with staged(settings.data_dir) as work:
+        work.chmod(0o700)
         for path in manifest["sha256"]:
             copy = work / path
             copy.parent.mkdir(parents=True, exist_ok=True)
@@ -102,7 +107,6 @@ def restore(settings: ServiceSettings, backup: Path) -> int:
         begun = _forget_workers(url)
         for folder in (*(path for path in work.rglob("*") if path.is_dir()), work):
             sync(folder)
-        work.chmod(0o700)
         work.rename(settings.data_dir)
         sync(settings.data_dir.parent)
     return begun
@@ -117,7 +121,7 @@ def _dump(settings: ServiceSettings, work: Path) -> None:
     url = sa.make_url(settings.database_url)
     if url.get_backend_name() == "sqlite":
         with (
-            closing(sqlite3.connect(f"file:{url.database}?mode=ro", uri=True)) as source,
+            closing(sqlite3.connect(f"{Path(str(url.database)).absolute().as_uri()}?mode=ro", uri=True)) as source,
             closing(sqlite3.connect(work / SQLITE)) as copy,
         ):
             source.backup(copy)
@@ -140,7 +144,7 @@ def _load(url: str, dump: Path) -> None:
 def _postgresql(program: str, url: str, *arguments: str) -> None:
     """Run a tool of PostgreSQL's. Raises RootstockError in the words of the tool."""
     place = sa.make_url(url)
-    address = place.set(drivername="postgresql", password=None).render_as_string()
+    address = place._replace(drivername="postgresql", password=None).render_as_string(hide_password=False)
     environment = os.environ | ({"PGPASSWORD": str(place.password)} if place.password else {})
     command = [program, "--no-owner", "--no-privileges", f"--dbname={address}", *arguments]
     try:

@@ -66,6 +66,11 @@ class Execution:
         if job is None:
             return
         task = self._task(job, folder)
+        if not task.work.is_dir():  # of a restored service: a backup leaves it out
+            made = self.execute(job_id)
+            if made is not None:
+                self.publish(job_id, made)
+            return
         kind = KINDS[job.kind]
         prepared = kind.place(task)
         try:
@@ -127,13 +132,13 @@ class Execution:
                 reporter.line,
                 lambda: self.draining.is_set() or reporter.over or self._is_over(job),
             )
+            with self.database.writing() as session:
+                quotas.count(session, job.tenant_id, quotas.CPU, ended.cpu_s)
             reporter.flush()
         except jobs.Fenced as over:
             raise self._stopped(job.id) from over
         finally:
             self._running.discard(job.id)
-        with self.database.writing() as session:
-            quotas.count(session, job.tenant_id, quotas.CPU, ended.cpu_s)
         return self._outcome(job, ended, reporter)
 
     def _outcome(self, job: Job, ended: Ended, reporter: Reporter) -> bool:

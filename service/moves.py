@@ -14,6 +14,7 @@ from service import jobs
 from service.context import Context
 from service.database import Scope
 from service.keys import Caller
+from service.quotas import check_job
 from service.tables import Job
 
 Find = Callable[[Scope], Job]  # the job, locked. Raises ApiError 404
@@ -37,7 +38,7 @@ def resume(context: Context, caller: Caller, find: Find) -> Job:
         if not job.stopping:
             context.engine.resume(job.id, jobs.queue_of(job.id))
 
-    return _moved(context, caller, find, jobs.resume, queue)
+    return _moved(context, caller, find, jobs.resume, queue, asks=True)
 
 
 def retry(context: Context, caller: Caller, find: Find) -> Job:
@@ -46,7 +47,7 @@ def retry(context: Context, caller: Caller, find: Find) -> Job:
     def queue(job: Job) -> None:
         context.engine.retry(job.id, job.tenant_id, jobs.queue_of(job.id))
 
-    return _moved(context, caller, find, jobs.retry, queue)
+    return _moved(context, caller, find, jobs.retry, queue, asks=True)
 
 
 MOVES = {"cancel": cancel, "pause": pause, "resume": resume, "retry": retry}
@@ -58,9 +59,14 @@ def _moved(
     find: Find,
     move: Callable[[Session, Job], None],
     then: Callable[[Job], None],
+    asks: bool = False,
 ) -> Job:
+    """`asks`: for what a quota may refuse."""
     with context.database.writing() as session:
-        job = find(Scope(session, caller.tenant_id))
+        scope = Scope(session, caller.tenant_id)
+        if asks:
+            check_job(context.settings.limits, scope)
+        job = find(scope)
         move(session, job)
     try:
         then(job)

@@ -30,6 +30,7 @@ REFUSED = {
     "description": "Refused; `error` says why",
     "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
 }
+FAILED = REFUSED | {"description": "The server's fault: a damaged file, a full disk, a database that does not answer"}
 KEY = {"type": "http", "scheme": "bearer", "description": "an API key: rsk_..."}
 
 
@@ -51,7 +52,7 @@ def document(app: FastAPI) -> dict[str, Any]:
 
 def _complete(operation: dict[str, Any], public: bool) -> None:
     operation["responses"].pop("422", None)  # FastAPI's own shape, which is never sent
-    operation["responses"]["4XX"] = REFUSED
+    operation["responses"] |= {"4XX": REFUSED, "5XX": FAILED}
     if not public:
         operation["security"] = [{"key": []}]
 

@@ -13,7 +13,7 @@ from service.errors import ApiError
 from service.files import add_file, store
 from service.keys import Caller
 from service.pages.render import sessions_of
-from service.quotas import check_bytes
+from service.quotas import check_bytes, check_upload
 from service.sessions import COOKIE
 
 FIELDS, DIGITS = 64, 9  # of a form, of a number in it
@@ -60,6 +60,7 @@ def kept_file(context: Context, caller: Caller, form: FormData, purpose: str) ->
     upload = form.get("file")
     if not isinstance(upload, UploadFile) or not upload.filename:
         raise ApiError(400, "Expected a file, found none; choose one first")
+    check_upload(context.settings.limits, context.database, caller.tenant_id, upload.file)
     stored = store(context.settings, caller.tenant_id, upload.file)
     with context.database.writing() as session:
         scope = Scope(session, caller.tenant_id)

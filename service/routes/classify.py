@@ -73,7 +73,11 @@ async def answer_of(context: Context, caller: Caller, name: str, texts: list[str
     if not 1 <= len(texts) <= MAX_INPUTS:
         raise invalid(f"expected 1 to {MAX_INPUTS} texts, found {len(texts)}; a batch takes more", param)
     folder = await to_thread.run_sync(_folder, context, caller, name, len(texts))
-    return await _ask(context.inference, folder, texts, param)
+    try:
+        return await _ask(context.inference, folder, texts, param)
+    except ApiError:
+        context.live_rows.give_back(caller.tenant_id, len(texts))
+        raise
 
 
 def _folder(context: Context, caller: Caller, name: str, rows: int) -> Path:

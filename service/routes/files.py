@@ -20,7 +20,7 @@ from service.idempotency import create_of
 from service.keys import Caller
 from service.objects import file_object
 from service.paging import listed, page
-from service.quotas import check_bytes
+from service.quotas import check_bytes, check_upload
 from service.rights import GuardedRoute
 from service.short_reads import short_read
 from service.tables import File
@@ -63,6 +63,7 @@ async def upload(request: Request, context: Here, caller: Calling) -> dict[str, 
 def _keep(
     request: Request, context: Context, caller: Caller, upload: UploadFile, purpose: str, lifetime: int | None
 ) -> dict[str, Any]:
+    check_upload(context.settings.limits, context.database, caller.tenant_id, upload.file)
     stored = store(context.settings, caller.tenant_id, upload.file)
     name = upload.filename or "upload"
     create = create_of(request, [name, purpose, lifetime, stored.sha256])

@@ -19,12 +19,13 @@ from service.api import create_app
 from service.backup import LOCK, back_up, nothing_is_removed, restore
 from service.database import Database, Scope
 from service.engine import JobEngine, prepare_tables
+from service.execution import Execution
 from service.files import add_file, path_of, store
 from service.inference.client import Inference
 from service.keys import create_key
 from service.leftovers import Leftovers
 from service.settings import ServiceSettings
-from service.tables import File, Job, Worker
+from service.tables import File, Job, Key, Worker
 from tests.service.conftest import Service
 from tests.service.live import ROOT, LiveService, ended, running, wait
 from tests.service.live import submit as submit_live
@@ -42,6 +43,7 @@ def test_a_restored_service_has_everything(service: Service, tmp_path: Path) -> 
     job = submit(service).json()["id"]
     manifest = back_up(service.settings, tmp_path / "backup")
     assert manifest["kind"] == "backup"
+    assert (tmp_path / "backup").stat().st_mode & 0o777 == 0o700
     upload(service, b"after the backup")
     settings = moved(service.settings, tmp_path / "new")
     restore(settings, tmp_path / "backup")
@@ -193,30 +195,70 @@ def test_a_service_on_postgresql(postgresql: tuple[ServiceSettings, str], tmp_pa
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
 def test_a_restored_service_finishes_what_was_on_its_way(kind: str, tmp_path: Path) -> None:
-    def rootstock(of: LiveService, *arguments: str) -> None:
+    def rootstock(of: LiveService, *arguments: str) -> str:
         command = [sys.executable, "-m", "service.cli", *arguments, "--data-dir", str(of.data_dir)]
         environment = of.environment | {"PYTHONPATH": str(ROOT)}
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stderr
+        return done.stdout
 
     with database_url(kind) as url, database_url(kind) as empty:
         with running(tmp_path / "one", database_url=url) as service:
             client = service.client()
             model = ended(client, submit_live(client, suffix="brand").id).fine_tuned_model
-            job = submit_live(client, training={"epochs": 300}).id
+            job = submit_live(client, training={"epochs": 900}).id
             wait(lambda: client.fine_tuning.jobs.retrieve(job).model_extra.get("steps_completed"), 90)
             rootstock(service, "backup", "backup")
             key = service.key
         restored = LiveService(tmp_path / "two", database_url=empty)
         restored.key = key
-        rootstock(restored, "restore", "backup")
-        restored.start()
+        assert "1 jobs that were on their way begin again" in rootstock(restored, "restore", "backup")
         try:
+            restored.start()
             client = restored.client()
             with restored.http() as http:
                 answer = http.post("/v1/classify", json={"model": model, "input": "the cat sings softly"})
                 assert answer.status_code == 200
-            done = ended(client, job, 180)
+            done = ended(client, job, 240)
             assert done.status == "succeeded", done.error
         finally:
             restored.kill()
+
+
+def test_a_job_whose_work_is_not_in_the_backup_is_carried_out_again(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was between its work and its publication."""
+    job = submit(service).json()["id"]
+    with service.database.writing() as session:
+        session.add(Worker(boot_id="w1", host="h", pid=1, started_at=0.0, heartbeat_at=0.0))
+    execution = Execution(service.settings, service.database, service.engine, "w1")
+    carried_out = []
+    monkeypatch.setattr(execution, "execute", lambda id: carried_out.append(id))
+    execution.publish(job, "000001")
+    assert carried_out == [job]
+
+
+def test_a_password_reaches_the_tools_but_not_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tool = tmp_path / "pg_dump"
+    tool.write_text('#!/bin/sh\necho "$@" >&2; echo "password: $PGPASSWORD" >&2; exit 1\n')
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    settings = ServiceSettings(tmp_path / "data", "postgresql://rs:secret@db.example/rootstock")
+    settings.data_dir.mkdir()
+    with pytest.raises(RootstockError) as failed:
+        back_up(settings, tmp_path / "backup")
+    assert "--dbname=postgresql://rs@db.example/rootstock " in str(failed.value)
+    assert str(failed.value).count("secret") == 1  # in the environment
+
+
+def test_a_directory_may_have_any_name(service: Service, tmp_path: Path) -> None:
+    odd = tmp_path / "a#b c"
+    restore_from = tmp_path / "backup"
+    back_up(service.settings, restore_from)
+    restore(moved(service.settings, odd), restore_from)
+    back_up(moved(service.settings, odd), tmp_path / "again")
+    database = Database(f"sqlite:///{tmp_path / 'again' / 'rootstock.db'}")
+    with database.reading() as session:
+        assert len(session.scalars(sa.select(Key)).all()) == 1
+    database.close()

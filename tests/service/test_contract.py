@@ -1,7 +1,7 @@
 """The API against its own OpenAPI document: what schemathesis makes up, right and wrong, in all its phases.
 
 `ROOTSTOCK_CONTRACT_EXAMPLES` is how many examples each operation gets in the phases that make some up: 80 make more
-than 5,000 cases, 1,200 more than 50,000.
+than 5,000 cases, 1,200 more than 50,000. `ROOTSTOCK_CONTRACT_SEED` asks other questions.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ from service.keys import SCOPES, create_key
 from service.settings import service_settings
 
 EXAMPLES = int(os.environ.get("ROOTSTOCK_CONTRACT_EXAMPLES", "80"))
+SEED = int(os.environ.get("ROOTSTOCK_CONTRACT_SEED", "1"))
 CONFIG: dict[str, Any] = {
+    "seed": SEED,
     "generation": {
         "max-examples": EXAMPLES,
         "no-shrink": True,
