@@ -58,7 +58,7 @@ def check_upload(limits: ServiceLimits, database: Database, tenant_id: str, cont
         return
     size = content.seek(0, os.SEEK_END)
     content.seek(0)
-    sha256 = hashlib.file_digest(content, "sha256").hexdigest()
+    sha256 = hashlib.file_digest(content, "sha256").hexdigest()  # type: ignore[arg-type]  # uploads have what it wants
     content.seek(0)
     with database.reading() as session:
         _check_bytes(limits, Scope(session, tenant_id), Stored(sha256, size))
