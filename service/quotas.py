@@ -107,18 +107,15 @@ class LiveRows:
         self.database, self.most = database, most
         self._pending: dict[tuple[str, date], int] = {}
         self._known: dict[str, tuple[float, date, float]] = {}  # of a tenant: when it was read, the day, rows then
-        self._lock = threading.Lock()
+        self._lock, self._flushing = threading.Lock(), threading.Lock()
         self._ending = threading.Event()
-        self._thread = threading.Thread(target=self._flush_often, daemon=True)
 
     def start(self) -> None:
-        self._thread.start()
+        threading.Thread(target=self._flush_often, daemon=True).start()
 
     def close(self) -> None:
         """Write what is left."""
         self._ending.set()
-        if self._thread.is_alive():
-            self._thread.join()
         self.flush()
 
     def take(self, tenant_id: str, rows: int) -> None:
@@ -139,6 +136,10 @@ class LiveRows:
 
     def flush(self) -> None:
         """Write what was counted; what cannot be written now is written later."""
+        with self._flushing:
+            self._flush()
+
+    def _flush(self) -> None:
         with self._lock:
             taken = {key: rows for key, rows in self._pending.items() if rows}
         if not taken:

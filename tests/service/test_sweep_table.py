@@ -27,7 +27,7 @@ def wide(monkeypatch: pytest.MonkeyPatch) -> None:
 def finished() -> dict[str, Any]:
     found = runs(run(A, 0, 0.5), run(A, 1, 0.6), run(B, 0, 0.7, seconds=90.0), run(B, 1, 0.9, seconds=90.0))
     keys: dict[str, Any] = {"training.learning_rate": [], "backbone.freeze": []}
-    rows = table([A, B], found, 2, A.changes)
+    rows = table([A, B], found, 2, A)
     return {"vary": keys, "settings": rows, "sentence": "B is best.", "caveat": "Optimistic."}
 
 
@@ -49,7 +49,7 @@ def test_the_table_has_a_row_for_every_setting(capsys: pytest.CaptureFixture[str
 
 def test_settings_that_were_dropped_are_named_so(capsys: pytest.CaptureFixture[str]) -> None:
     found = runs(run(A, 0, 0.5), run(B, 0, 0.1, state="pruned", epochs=2))
-    values = finished() | {"settings": table([A, B], found, 1, A.changes)}
+    values = finished() | {"settings": table([A, B], found, 1, A)}
     show([Swept(Path("out"), values)])
     assert "pruned 0.002 none" in " ".join(capsys.readouterr().err.split())
 
@@ -76,7 +76,7 @@ def test_every_training_has_a_line(values: Any, line: str, capsys: pytest.Captur
 
 def test_hostile_values_do_not_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     wild = setting(0.001, backbone__name=HOSTILE)
-    rows = table([wild], runs(run(wild, 0, 0.5)), 1, {})
+    rows = table([wild], runs(run(wild, 0, 0.5)), 1, None)
     values = finished() | {"vary": {"backbone.name": []}, "settings": rows, "sentence": f"{HOSTILE} is best."}
     show([Swept(Path("out"), values)])
     told = capsys.readouterr().err

@@ -40,7 +40,7 @@ def found(*names: str) -> dict[str, Any]:
     """sweep.json of settings with these backbones; the last one was pruned."""
     own = [setting(0.001, backbone__name=name) for name in names]
     ended = [run(each, seed, 0.5 + 0.01 * n) for n, each in enumerate(own[:-1]) for seed in (0, 1)]
-    rows = table(own, runs(ended, run(own[-1], 0, 0.2, state="pruned", epochs=2)), 2, own[0].changes)
+    rows = table(own, runs(ended, run(own[-1], 0, 0.2, state="pruned", epochs=2)), 2, own[0])
     states, stores = {"complete": len(ended), "pruned": 1, "failed": 0}, {"cold": 1, "warm": 2, "off": 0}
     counts = {"trainings": states, "store": stores}
     vary = {"training.learning_rate": [0.001], NAME: list(names)}
