@@ -25,7 +25,7 @@ def wide(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def finished() -> dict[str, Any]:
-    found = runs(run(A, 0, 0.5), run(A, 1, 0.6), run(B, 0, 0.7, train_seconds=90.0), run(B, 1, 0.9, seconds=90.0))
+    found = runs(run(A, 0, 0.5), run(A, 1, 0.6), run(B, 0, 0.7, train_seconds=90.0), run(B, 1, 0.9, train_seconds=90.0))
     keys: dict[str, Any] = {"training.learning_rate": [], "backbone.freeze": []}
     rows = table([A, B], found, 2, A)
     return {"vary": keys, "settings": rows, "sentence": "B is best.", "caveat": "Optimistic."}
@@ -59,7 +59,7 @@ def test_settings_that_were_dropped_are_named_so(capsys: pytest.CaptureFixture[s
     [
         (run(A, 0, 0.5, 0.75), "  validation macro-F1 0.750 after 2 of 2 epochs, 1 s; hidden states warm"),
         (
-            run(A, 0, 0.5, state="pruned", epochs=3, train_seconds=61),
+            run(A, 0, 0.5, state="pruned", epochs=3, seconds=61),
             "  validation macro-F1 0.500: hopeless, stopped after 1 of 3 epochs, 1:01 min; its setting is dropped",
         ),
         (
