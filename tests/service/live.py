@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import re
@@ -9,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -149,6 +151,9 @@ def running(folder: Path, **options: Any) -> Iterator[LiveService]:
     finally:
         if service.process is not None and service.process.poll() is None:
             service.kill()
+        with warnings.catch_warnings():  # connections of clients whose server was killed in the middle of an answer
+            warnings.simplefilter("ignore", ResourceWarning)
+            gc.collect()
 
 
 def chat_lines(count: int, seed: int = 0) -> bytes:
