@@ -191,7 +191,8 @@ def main() -> None:
     if args.set and args.option:
         results.append(PATH, train_one(args.set, args.option, args.seed))
         return
-    options = [option for option in OPTIONS if "bit" not in option or importlib.util.find_spec("bitsandbytes")]
+    few_bits = importlib.util.find_spec("bitsandbytes") is not None
+    options = [option for option, changes in OPTIONS.items() if few_bits or "quantize" not in " ".join(changes)]
     wanted = [(data, option, seed) for seed in SEEDS for data in SETS for option in options]
     missing = [] if args.tables else [(key_of(*row), partial(train_one, *row)) for row in wanted]
     results.run_missing(PATH, missing)

@@ -23,8 +23,8 @@ from service.tables import Key, Tenant
 
 PREFIX = "rsk_"
 RANDOM, CHECK = 32, 6  # characters; about 190 bits
-KINDS = ("files", "jobs", "batches", "models")
-SCOPES = (*(f"{kind}:{what}" for kind in KINDS for what in ("read", "write")), "admin")
+RESOURCES = ("files", "jobs", "batches", "models")
+SCOPES = (*(f"{resource}:{what}" for resource in RESOURCES for what in ("read", "write")), "admin")
 USED_EVERY_S = 60.0  # how exact `last_used_at` is
 FIRST_TENANT = "default"
 

@@ -43,9 +43,13 @@ class Use:
 
 def usage_of(limits: ServiceLimits, scope: Scope) -> dict[str, Use]:
     """What a tenant uses now and today."""
+    return {"bytes": Use(_kept(scope), limits.tenant_mib << 20)} | _work(limits, scope)
+
+
+def _work(limits: ServiceLimits, scope: Scope) -> dict[str, Use]:
+    """The part of it that jobs use."""
     active = scope.select(Job).where(Job.status.in_(jobs.ACTIVE)).with_only_columns(sa.func.count())
     return {
-        "bytes": Use(_kept(scope), limits.tenant_mib << 20),
         "jobs": Use(scope.session.scalar(active) or 0, limits.tenant_jobs),
         ROWS: Use(used_today(scope, ROWS), limits.tenant_rows_per_day),
         CPU: Use(used_today(scope, CPU), limits.tenant_cpu_s_per_day),
@@ -58,10 +62,12 @@ def check_upload(limits: ServiceLimits, database: Database, tenant_id: str, cont
         return
     size = content.seek(0, os.SEEK_END)
     content.seek(0)
-    sha256 = hashlib.file_digest(content, "sha256").hexdigest()  # type: ignore[arg-type]  # uploads have what it wants
-    content.seek(0)
     with database.reading() as session:
-        _check_bytes(limits, Scope(session, tenant_id), Stored(sha256, size))
+        scope = Scope(session, tenant_id)
+        if _kept(scope) + size > limits.tenant_mib << 20:  # unless the content is known
+            sha256 = hashlib.file_digest(content, "sha256").hexdigest()  # type: ignore[arg-type]  # uploads will do
+            content.seek(0)
+            _check_bytes(limits, scope, Stored(sha256, size))
 
 
 def check_bytes(limits: ServiceLimits, scope: Scope, stored: Stored) -> None:
@@ -76,8 +82,8 @@ def check_job(limits: ServiceLimits, scope: Scope) -> None:
     if not any((limits.tenant_jobs, limits.tenant_rows_per_day, limits.tenant_cpu_s_per_day)):
         return
     _one_at_a_time(scope)
-    for name, use in usage_of(limits, scope).items():
-        if use.limit and use.used >= use.limit and name != "bytes":
+    for name, use in _work(limits, scope).items():
+        if use.limit and use.used >= use.limit:
             what = "jobs may wait and run at once" if name == "jobs" else f"{name.replace('_', ' ')} a day may be used"
             raise _exceeded(f"{use.limit:,} {what}; {'wait for one' if name == 'jobs' else 'go on tomorrow (UTC)'}")
 

@@ -14,11 +14,11 @@ from starlette.routing import compile_path
 from service import jobs
 from service.auth import caller_of
 from service.errors import ApiError
-from service.keys import KINDS, Caller
+from service.keys import RESOURCES, Caller
 
 PUBLIC = None  # no key: `auth.PUBLIC` has the same paths
 ANY: tuple[str, ...] = ()  # whatever the key may do
-FILES, JOBS, BATCHES, MODELS = ((f"{kind}:read", f"{kind}:write") for kind in KINDS)
+FILES, JOBS, BATCHES, MODELS = ((f"{name}:read", f"{name}:write") for name in RESOURCES)
 
 # Method and path -> scopes, of which one is enough. Who may write may read.
 RIGHTS: dict[str, tuple[str, ...] | None] = {

@@ -30,19 +30,24 @@ def is_intact(path: Path, sha256: str) -> bool:
 def intact(path: Path, sha256: str, name: str) -> Path:
     """The same path. Raises ApiError 500, which calls the file `name`, where its content is not that of the digest."""
     if not is_intact(path, sha256):
-        log.error("%s is damaged or gone: its sha256 is not %s", path, sha256)
-        message = f"{name[:64]} is damaged on the server's disk, so it is not served; restore it, or make it anew"
-        raise ApiError(500, message, "artifact_damaged", headers={"x-should-retry": "false"})
+        raise _damaged(name, f"the sha256 of {path} is not {sha256}")
     return path
 
 
 def intact_in(folder: Path, name: str) -> Path:
     """A file of a published directory. Raises ApiError 500 where it is not as its manifest says."""
     try:
-        sha256 = read_manifest(folder)["sha256"].get(name, "not in the manifest")
+        sha256 = read_manifest(folder)["sha256"].get(name)
     except RunDirectoryError as error:
-        sha256 = f"known: {error}"
-    return intact(folder / name, sha256, name)
+        raise _damaged(name, str(error)) from None
+    return intact(folder / name, str(sha256), name)
+
+
+def _damaged(name: str, why: str) -> ApiError:
+    """Only the operator, who can repair it, learns why."""
+    log.error("%s is damaged or gone: %s", name, why)
+    message = f"{name[:64]} is damaged on the server's disk, so it is not served; restore it, or make it anew"
+    return ApiError(500, message, "artifact_damaged", headers={"x-should-retry": "false"})
 
 
 @lru_cache(KNOWN)

@@ -41,7 +41,9 @@ def ended(folder: Path) -> list[dict[str, Any]]:
     """The whole lines of runs.jsonl, times and how states were had left out."""
     path = folder / RUNS
     whole = path.read_bytes().rpartition(b"\n")[0].splitlines() if path.exists() else []
-    return [{k: v for k, v in json.loads(line).items() if k not in ("seconds", "train_seconds", "store")} for line in whole]
+    return [
+        {k: v for k, v in json.loads(line).items() if k not in ("seconds", "train_seconds", "store")} for line in whole
+    ]
 
 
 def test_killed_again_and_again_a_sweep_ends_with_the_same_table(tmp_path: Path) -> None:

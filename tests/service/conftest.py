@@ -16,6 +16,7 @@ from service.engine import JobEngine, prepare_tables
 from service.inference.client import Inference
 from service.keys import create_key
 from service.settings import ServiceSettings, service_settings
+from tests.service.postgres import database_url
 
 
 @dataclass
@@ -41,6 +42,16 @@ def database(tmp_path: Path) -> Iterator[Database]:
     made.migrate()
     yield made
     made.close()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def either(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
+    """A database of each kind with all our tables."""
+    with database_url(request.param) as url:
+        database = Database(url or f"sqlite:///{tmp_path / 'either.db'}")
+        database.migrate()
+        yield database
+        database.close()
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +22,7 @@ from service.serve import prepare
 from service.settings import service_settings
 from service.tables import Audit, File, Job
 from tests.service.conftest import Service
-from tests.service.postgres import database_url
 from tests.service.test_routes import submit, upload
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def either(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
-    with database_url(request.param) as url:
-        database = Database(url or f"sqlite:///{tmp_path / 'audit.db'}")
-        database.migrate()
-        yield database
-        database.close()
 
 
 def lines(database: Database) -> list[dict[str, Any]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +22,7 @@ from service.routes import classify
 from service.settings import ServiceLimits
 from service.supervise import supervise
 from tests.service.conftest import Service
-from tests.service.postgres import database_url
 from tests.service.test_routes import error_of, submit, upload
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def either(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
-    with database_url(request.param) as url:
-        database = Database(url or f"sqlite:///{tmp_path / 'quotas.db'}")
-        database.migrate()
-        yield database
-        database.close()
 
 
 def tenant(database: Database, name: str = "agency") -> str:

@@ -17,7 +17,7 @@ from service import jobs
 from service.auth import PUBLIC as PUBLIC_PATHS
 from service.database import Scope
 from service.files import add_file, store
-from service.keys import SCOPES, create_key, find_caller, revoke
+from service.keys import SCOPES, create_key, revoke
 from service.limits import Limits
 from service.models import add_model
 from service.pages.shown import IN_PLACE
@@ -249,9 +249,3 @@ def test_the_kind_of_a_job_decides_who_may_read_it(
             assert service.api.get(f"/v1/looks/{id}", headers=headers).status_code == allowed, kind
         listed = kind in kinds and kind not in IN_PLACE
         assert (id in browser.get("/").text) == listed, kind
-
-
-def test_a_key_is_found_by_its_text_only(service: Service) -> None:
-    with service.database.reading() as session:
-        assert find_caller(session, service.key) is not None
-        assert find_caller(session, service.key.upper()) is None
